@@ -1,0 +1,218 @@
+/** The one reader of process.env: a zod schema per variable, and secrets that cannot be printed. Knows nothing else. */
+import { existsSync } from 'node:fs';
+import { inspect } from 'node:util';
+import { z } from 'zod';
+
+/** A value that refuses to be printed, logged or serialized; only `reveal()` gives it. */
+export class Secret {
+  readonly #value: string;
+
+  constructor(value: string) {
+    this.#value = value;
+  }
+
+  reveal(): string {
+    return this.#value;
+  }
+
+  toString(): string {
+    return '[secret]';
+  }
+
+  toJSON(): string {
+    return '[secret]';
+  }
+
+  [inspect.custom](): string {
+    return '[secret]';
+  }
+}
+
+/** A variable that is missing or wrong. Its message is one line that names the variable and never shows a secret. */
+export class ConfigError extends Error {}
+
+const milliseconds = z.coerce.number().int().min(0).max(2_147_483_647);
+const flag = z.enum(['true', 'false', '1', '0']).transform((value) => value === 'true' || value === '1');
+const commaList = z.string().transform((value) =>
+  value
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== ''),
+);
+const secret = z
+  .string()
+  .regex(/^[\x21-\x7e]+$/, { error: 'must be printable ASCII without blanks' })
+  .transform((value) => new Secret(value));
+const httpUrl = z.string().superRefine((value, context) => {
+  const url = URL.parse?.(value) ?? tryUrl(value);
+  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    context.addIssue('must be an http or https URL');
+  } else if (url.username !== '' || url.password !== '') {
+    context.addIssue('must not hold a user name or password');
+  }
+});
+
+function tryUrl(value: string): URL | null {
+  try {
+    return new URL(value);
+  } catch {
+    return null;
+  }
+}
+
+/** Variable by variable, as the documentation lists them. Defaults that depend on another variable are set in `load`. */
+export const environmentSchema = z.object({
+  HOST: z.string().min(1).default('127.0.0.1'),
+  PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
+  DATABASE_URL: z
+    .string()
+    .regex(/^sqlite:.+/, { error: 'must look like sqlite:./data/gateway.db' })
+    .default('sqlite:./data/gateway.db'),
+  LMSTUDIO_BASE_URL: httpUrl.default('http://127.0.0.1:1234'),
+  LMSTUDIO_API_KEY: secret.optional(),
+  BAILIAN_BASE_URL: httpUrl.default('https://dashscope.aliyuncs.com/compatible-mode/v1'),
+  DASHSCOPE_API_KEY: secret.optional(),
+  AUTH: z.enum(['on', 'off']).optional(),
+  ALLOW_ANONYMOUS: flag.default(false),
+  ADMIN_API_KEY: secret
+    .refine((value) => value.reveal().length >= 24, { error: 'must have 24 characters or more' })
+    .optional(),
+  TRUST_PROXY: z.string().optional(),
+  CORS_ORIGINS: commaList.optional(),
+  MCP_ALLOWED_HOSTS: commaList.optional(),
+  MCP_ALLOWED_PLUGINS: commaList.optional(),
+  RATE_LIMIT_RPM: z.coerce.number().int().min(0).default(0),
+  UPSTREAM_CONNECT_TIMEOUT_MS: milliseconds.default(5000),
+  UPSTREAM_FIRST_EVENT_TIMEOUT_MS: milliseconds.default(300_000),
+  UPSTREAM_IDLE_TIMEOUT_MS: milliseconds.default(60_000),
+  UPSTREAM_TOTAL_TIMEOUT_MS: milliseconds.default(1_800_000),
+  UPSTREAM_MAX_RETRIES: z.coerce.number().int().min(0).max(20).default(2),
+  STREAM_COMMIT_MS: milliseconds.default(5000),
+  HEARTBEAT_MS: milliseconds.default(15_000),
+  QUEUE_TIMEOUT_MS: milliseconds.default(60_000),
+  BODY_LIMIT_BYTES: z.coerce.number().int().min(1024).max(1_073_741_824).default(20_971_520),
+  SHUTDOWN_GRACE_MS: milliseconds.default(30_000),
+  USAGE_RETENTION_DAYS: z.coerce.number().int().min(0).default(90),
+  OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl.optional(),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+});
+
+type Environment = z.output<typeof environmentSchema>;
+
+/** The limits of one upstream call, in milliseconds; 0 switches one off. */
+export interface Timeouts {
+  readonly connectMs: number;
+  readonly firstEventMs: number;
+  readonly idleMs: number;
+  readonly totalMs: number;
+}
+
+export interface Config {
+  readonly host: string;
+  readonly port: number;
+  /** Path of the SQLite file, or `:memory:`. */
+  readonly databasePath: string;
+  readonly lmstudio: { readonly baseUrl: string };
+  readonly bailian: { readonly baseUrl: string };
+  readonly auth: boolean;
+  /** Whether the server listens where only this machine reaches it. */
+  readonly loopback: boolean;
+  readonly adminKey: Secret | undefined;
+  /** As Fastify's `trustProxy` takes it. */
+  readonly trustProxy: boolean | number | string;
+  /** Exact origins, or `*`; undefined: loopback origins on any port. */
+  readonly corsOrigins: readonly string[] | undefined;
+  readonly mcpAllowedHosts: readonly string[];
+  readonly mcpAllowedPlugins: readonly string[];
+  readonly rateLimitRpm: number;
+  readonly timeouts: Timeouts;
+  readonly maxRetries: number;
+  readonly streamCommitMs: number;
+  readonly heartbeatMs: number;
+  readonly queueTimeoutMs: number;
+  readonly bodyLimitBytes: number;
+  readonly shutdownGraceMs: number;
+  readonly usageRetentionDays: number;
+  readonly otlpEndpoint: string | undefined;
+  readonly logLevel: Environment['LOG_LEVEL'];
+  /** Names of proxy variables that are set. The gateway uses none of them. */
+  readonly proxyVariables: readonly string[];
+  /** The value of the environment variable that a provider names for its key; undefined where it is not set. */
+  secret(name: string): Secret | undefined;
+}
+
+/** Whether a host name or address means this machine and nothing else: `localhost`, 127.0.0.0/8, `::1`. */
+export function isLoopbackHost(host: string): boolean {
+  const bare = host.replace(/^\[|\]$/g, '').toLowerCase();
+  return bare === 'localhost' || bare === '::1' || /^127(?:\.\d{1,3}){3}$/.test(bare);
+}
+
+function parseTrustProxy(value: string | undefined): boolean | number | string {
+  if (value === undefined || value === 'false') return false;
+  if (value === 'true') return true;
+  return /^\d+$/.test(value) ? Number(value) : value;
+}
+
+/** Reads `.env` in the working directory, if there is one; variables that are already set win. */
+export function loadDotEnv(): void {
+  if (existsSync('.env')) process.loadEnvFile('.env');
+}
+
+/**
+ * Checks the environment and fixes what follows from it. An empty variable counts as not set.
+ * @throws ConfigError with one line that names the variable
+ */
+export function loadConfig(environment: Readonly<Record<string, string | undefined>> = process.env): Config {
+  const given = Object.fromEntries(
+    Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''),
+  );
+  const parsed = environmentSchema.safeParse(given);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new ConfigError(`${String(issue?.path[0])}: ${issue?.message ?? 'invalid'}`);
+  }
+  const env = parsed.data;
+  const loopback = isLoopbackHost(env.HOST);
+  const auth = env.AUTH === undefined ? !loopback : env.AUTH === 'on';
+  if (!auth && !loopback && !env.ALLOW_ANONYMOUS) {
+    throw new ConfigError(
+      `AUTH: off on HOST=${env.HOST} would open the gateway to the network; set AUTH=on with ADMIN_API_KEY, or ALLOW_ANONYMOUS=true if that is meant`,
+    );
+  }
+  const open = !auth && loopback;
+  return {
+    host: env.HOST.replace(/^\[|\]$/g, ''),
+    port: env.PORT,
+    databasePath: env.DATABASE_URL.slice('sqlite:'.length),
+    lmstudio: { baseUrl: env.LMSTUDIO_BASE_URL },
+    bailian: { baseUrl: env.BAILIAN_BASE_URL },
+    auth,
+    loopback,
+    adminKey: env.ADMIN_API_KEY,
+    trustProxy: parseTrustProxy(env.TRUST_PROXY),
+    corsOrigins: env.CORS_ORIGINS,
+    mcpAllowedHosts: env.MCP_ALLOWED_HOSTS ?? (open ? ['*'] : []),
+    mcpAllowedPlugins: env.MCP_ALLOWED_PLUGINS ?? (open ? ['*'] : []),
+    rateLimitRpm: env.RATE_LIMIT_RPM,
+    timeouts: {
+      connectMs: env.UPSTREAM_CONNECT_TIMEOUT_MS,
+      firstEventMs: env.UPSTREAM_FIRST_EVENT_TIMEOUT_MS,
+      idleMs: env.UPSTREAM_IDLE_TIMEOUT_MS,
+      totalMs: env.UPSTREAM_TOTAL_TIMEOUT_MS,
+    },
+    maxRetries: env.UPSTREAM_MAX_RETRIES,
+    streamCommitMs: env.STREAM_COMMIT_MS,
+    heartbeatMs: env.HEARTBEAT_MS,
+    queueTimeoutMs: env.QUEUE_TIMEOUT_MS,
+    bodyLimitBytes: env.BODY_LIMIT_BYTES,
+    shutdownGraceMs: env.SHUTDOWN_GRACE_MS,
+    usageRetentionDays: env.USAGE_RETENTION_DAYS,
+    otlpEndpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
+    logLevel: env.LOG_LEVEL,
+    proxyVariables: Object.keys(given).filter((name) => /^(?:https?|all|no)_proxy$/i.test(name)),
+    secret(name) {
+      const value = given[name]?.trim();
+      return value === undefined || value === '' ? undefined : new Secret(value);
+    },
+  };
+}

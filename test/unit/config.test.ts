@@ -1,0 +1,280 @@
+/** The configuration: every variable, what follows from it, and how a mistake is told. */
+import { format, inspect } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { type Config, ConfigError, isLoopbackHost, loadConfig, Secret } from '../../src/config.ts';
+
+const adminKey = 'admin-key-of-24-characters';
+
+/** The message with which a start would end. */
+function refusalOf(environment: Record<string, string>): string {
+  try {
+    loadConfig(environment);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message;
+    throw error;
+  }
+  throw new Error('the configuration was accepted');
+}
+
+describe('with nothing set', () => {
+  it('has the documented defaults', () => {
+    const { secret, ...config } = loadConfig({});
+    expect(config).toEqual({
+      host: '127.0.0.1',
+      port: 8000,
+      databasePath: './data/gateway.db',
+      lmstudio: { baseUrl: 'http://127.0.0.1:1234' },
+      bailian: { baseUrl: 'https://dashscope.aliyuncs.com/compatible-mode/v1' },
+      auth: false,
+      loopback: true,
+      adminKey: undefined,
+      trustProxy: false,
+      corsOrigins: undefined,
+      mcpAllowedHosts: ['*'],
+      mcpAllowedPlugins: ['*'],
+      rateLimitRpm: 0,
+      timeouts: { connectMs: 5000, firstEventMs: 300_000, idleMs: 60_000, totalMs: 1_800_000 },
+      maxRetries: 2,
+      streamCommitMs: 5000,
+      heartbeatMs: 15_000,
+      queueTimeoutMs: 60_000,
+      bodyLimitBytes: 20_971_520,
+      shutdownGraceMs: 30_000,
+      usageRetentionDays: 90,
+      otlpEndpoint: undefined,
+      logLevel: 'info',
+    });
+    expect(secret('LMSTUDIO_API_KEY')).toBeUndefined();
+  });
+
+  it('takes an empty variable for one that is not set', () => {
+    const { secret: _, ...unset } = loadConfig({});
+    const names = [
+      'HOST',
+      'PORT',
+      'AUTH',
+      'ADMIN_API_KEY',
+      'CORS_ORIGINS',
+      'MCP_ALLOWED_HOSTS',
+      'TRUST_PROXY',
+    ];
+    const { secret, ...empty } = loadConfig(
+      Object.fromEntries(
+        [...names, 'LMSTUDIO_API_KEY', 'HEARTBEAT_MS', 'LOG_LEVEL'].map((name) => [name, '']),
+      ),
+    );
+    expect(empty).toEqual(unset);
+    expect(secret('LMSTUDIO_API_KEY')).toBeUndefined();
+  });
+
+  it('ignores variables that are not its own', () => {
+    expect(() => loadConfig({ PATH: '/usr/bin', npm_config_color: 'yes' })).not.toThrow();
+  });
+});
+
+describe('each variable', () => {
+  it.each([
+    ['HOST', 'localhost', 'host', 'localhost'],
+    ['HOST', '[::1]', 'host', '::1'],
+    ['PORT', '0', 'port', 0],
+    ['PORT', '65535', 'port', 65_535],
+    ['DATABASE_URL', 'sqlite:/data/gateway.db', 'databasePath', '/data/gateway.db'],
+    ['DATABASE_URL', 'sqlite::memory:', 'databasePath', ':memory:'],
+    ['LMSTUDIO_BASE_URL', 'http://studio:1234/v1', 'lmstudio', { baseUrl: 'http://studio:1234/v1' }],
+    ['BAILIAN_BASE_URL', 'https://example.com/v1', 'bailian', { baseUrl: 'https://example.com/v1' }],
+    ['TRUST_PROXY', 'true', 'trustProxy', true],
+    ['TRUST_PROXY', 'false', 'trustProxy', false],
+    ['TRUST_PROXY', '2', 'trustProxy', 2],
+    ['TRUST_PROXY', '10.0.0.0/8, 127.0.0.1', 'trustProxy', '10.0.0.0/8, 127.0.0.1'],
+    [
+      'CORS_ORIGINS',
+      'https://a.example, https://b.example,',
+      'corsOrigins',
+      ['https://a.example', 'https://b.example'],
+    ],
+    ['CORS_ORIGINS', '*', 'corsOrigins', ['*']],
+    ['MCP_ALLOWED_HOSTS', 'mcp.example', 'mcpAllowedHosts', ['mcp.example']],
+    ['MCP_ALLOWED_PLUGINS', 'mcp/one,mcp/two', 'mcpAllowedPlugins', ['mcp/one', 'mcp/two']],
+    ['RATE_LIMIT_RPM', '60', 'rateLimitRpm', 60],
+    ['UPSTREAM_MAX_RETRIES', '0', 'maxRetries', 0],
+    ['STREAM_COMMIT_MS', '0', 'streamCommitMs', 0],
+    ['HEARTBEAT_MS', '1000', 'heartbeatMs', 1000],
+    ['QUEUE_TIMEOUT_MS', '10', 'queueTimeoutMs', 10],
+    ['BODY_LIMIT_BYTES', '1024', 'bodyLimitBytes', 1024],
+    ['SHUTDOWN_GRACE_MS', '0', 'shutdownGraceMs', 0],
+    ['USAGE_RETENTION_DAYS', '7', 'usageRetentionDays', 7],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'http://collector:4318', 'otlpEndpoint', 'http://collector:4318'],
+    ['LOG_LEVEL', 'silent', 'logLevel', 'silent'],
+  ] as const)('%s=%s is read', (name, value, field, expected) => {
+    expect(loadConfig({ [name]: value })[field]).toEqual(expected);
+  });
+
+  it.each([
+    ['UPSTREAM_CONNECT_TIMEOUT_MS', 'connectMs'],
+    ['UPSTREAM_FIRST_EVENT_TIMEOUT_MS', 'firstEventMs'],
+    ['UPSTREAM_IDLE_TIMEOUT_MS', 'idleMs'],
+    ['UPSTREAM_TOTAL_TIMEOUT_MS', 'totalMs'],
+  ] as const)('%s sets its own limit alone, and 0 is a value', (name, field) => {
+    const { timeouts } = loadConfig({});
+    expect(loadConfig({ [name]: '0' }).timeouts).toEqual({ ...timeouts, [field]: 0 });
+  });
+
+  it.each([
+    ['PORT', 'eight'],
+    ['PORT', '65536'],
+    ['PORT', '80.5'],
+    ['DATABASE_URL', 'postgres://localhost/gateway'],
+    ['DATABASE_URL', 'sqlite:'],
+    ['LMSTUDIO_BASE_URL', 'localhost:1234'],
+    ['LMSTUDIO_BASE_URL', 'ftp://localhost'],
+    ['BAILIAN_BASE_URL', 'not a url'],
+    ['LMSTUDIO_API_KEY', 'with a blank'],
+    ['DASHSCOPE_API_KEY', 'zwei\nzeilen'],
+    ['AUTH', 'yes'],
+    ['ALLOW_ANONYMOUS', 'perhaps'],
+    ['ADMIN_API_KEY', 'short'],
+    ['RATE_LIMIT_RPM', '-1'],
+    ['UPSTREAM_CONNECT_TIMEOUT_MS', '5s'],
+    ['UPSTREAM_FIRST_EVENT_TIMEOUT_MS', '-1'],
+    ['UPSTREAM_IDLE_TIMEOUT_MS', '1e10'],
+    ['UPSTREAM_TOTAL_TIMEOUT_MS', 'NaN'],
+    ['UPSTREAM_MAX_RETRIES', '1.5'],
+    ['STREAM_COMMIT_MS', 'soon'],
+    ['HEARTBEAT_MS', '-5'],
+    ['QUEUE_TIMEOUT_MS', 'Infinity'],
+    ['BODY_LIMIT_BYTES', '0'],
+    ['SHUTDOWN_GRACE_MS', '30 s'],
+    ['USAGE_RETENTION_DAYS', 'ninety'],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector'],
+    ['LOG_LEVEL', 'loud'],
+  ])('%s=%j is refused in one line that begins with its name', (name, value) => {
+    expect(refusalOf({ [name]: value })).toMatch(new RegExp(`^${name}: .+$`));
+    expect(refusalOf({ [name]: value })).not.toContain('\n');
+  });
+
+  it.each([
+    ['true', true],
+    ['1', true],
+    ['false', false],
+    ['0', false],
+  ])('ALLOW_ANONYMOUS=%s decides whether the open door is meant', (value, meant) => {
+    const start = () => loadConfig({ HOST: '0.0.0.0', AUTH: 'off', ALLOW_ANONYMOUS: value });
+    if (meant) expect(start().auth).toBe(false);
+    else expect(start).toThrow(ConfigError);
+  });
+});
+
+describe('AUTH', () => {
+  it.each(['127.0.0.1', '127.8.9.10', 'localhost', '::1', '[::1]'])('is off by default on %s', (HOST) => {
+    expect(loadConfig({ HOST })).toMatchObject({ auth: false, loopback: true });
+  });
+
+  it.each(['0.0.0.0', '::', '192.168.1.5', 'gateway.example', '128.0.0.1'])(
+    'is on by default on %s',
+    (HOST) => {
+      expect(loadConfig({ HOST })).toMatchObject({ auth: true, loopback: false });
+    },
+  );
+
+  it('can be switched on for loopback', () => {
+    expect(loadConfig({ AUTH: 'on' })).toMatchObject({ auth: true, loopback: true });
+  });
+
+  it('ends the start when it is off where others can reach the server', () => {
+    expect(refusalOf({ HOST: '0.0.0.0', AUTH: 'off' })).toMatch(/^AUTH: .*0\.0\.0\.0.*ALLOW_ANONYMOUS/);
+  });
+
+  it('may be off there when ALLOW_ANONYMOUS says so', () => {
+    const config = loadConfig({ HOST: '0.0.0.0', AUTH: 'off', ALLOW_ANONYMOUS: 'true' });
+    expect(config).toMatchObject({ auth: false, loopback: false });
+  });
+});
+
+describe('what MCP servers requests may name', () => {
+  it.each([
+    [{}, ['*']],
+    [{ AUTH: 'on' }, []],
+    [{ HOST: '0.0.0.0' }, []],
+    [{ HOST: '0.0.0.0', AUTH: 'off', ALLOW_ANONYMOUS: 'true' }, []],
+  ])('with %j is by default %j', (environment, expected) => {
+    const config = loadConfig(environment);
+    expect(config.mcpAllowedHosts).toEqual(expected);
+    expect(config.mcpAllowedPlugins).toEqual(expected);
+  });
+
+  it('is what the settings say, each for itself', () => {
+    const config = loadConfig({ AUTH: 'on', MCP_ALLOWED_PLUGINS: '*' });
+    expect(config.mcpAllowedPlugins).toEqual(['*']);
+    expect(config.mcpAllowedHosts).toEqual([]);
+  });
+});
+
+describe('secrets', () => {
+  const value = 'sk-very-secret-0123456789';
+
+  it('never show in what a refused start says', () => {
+    for (const name of ['ADMIN_API_KEY', 'LMSTUDIO_API_KEY', 'DASHSCOPE_API_KEY']) {
+      const refusal = refusalOf({ [name]: `${value} with a blank` });
+      expect(refusal).toMatch(new RegExp(`^${name}: `));
+      expect(refusal).not.toContain('very-secret');
+    }
+    expect(refusalOf({ ADMIN_API_KEY: 'too-short-secret' })).not.toContain('too-short-secret');
+  });
+
+  it('never show in an address that is refused for holding one', () => {
+    const refusal = refusalOf({ LMSTUDIO_BASE_URL: `http://user:${value}@studio:1234` });
+    expect(refusal).toMatch(/^LMSTUDIO_BASE_URL: /);
+    expect(refusal).not.toContain(value);
+  });
+
+  const printers: Record<string, (config: Config) => string> = {
+    'a template': (config) => `${config.adminKey}`,
+    JSON: (config) => JSON.stringify(config),
+    'util.inspect with everything on': (config) =>
+      inspect(config, { showHidden: true, depth: 9, getters: true }),
+    'its entries': (config) => String(Object.entries(config).flat(3)),
+  };
+  it.each(Object.entries(printers))('cannot be printed through %s', (_, print) => {
+    const config = loadConfig({ ADMIN_API_KEY: value, LMSTUDIO_API_KEY: value });
+    expect(print(config)).not.toContain(value);
+  });
+
+  it('cannot be printed through console.log', () => {
+    const { adminKey: key } = loadConfig({ ADMIN_API_KEY: value });
+    expect(format(key)).toBe('[secret]');
+    expect(format('%s %o %O %j', key, key, key, key)).not.toContain(value);
+  });
+
+  it('are given by reveal() alone', () => {
+    expect(loadConfig({ ADMIN_API_KEY: value }).adminKey?.reveal()).toBe(value);
+    expect(new Secret(value).reveal()).toBe(value);
+  });
+
+  it('are found under the name that a provider gives, whatever that is', () => {
+    const config = loadConfig({ MY_PROVIDER_KEY: ` ${value}\n` });
+    expect(config.secret('MY_PROVIDER_KEY')?.reveal()).toBe(value);
+    expect(config.secret('ANOTHER_KEY')).toBeUndefined();
+  });
+
+  it('that are blank count as not set', () => {
+    expect(loadConfig({ MY_PROVIDER_KEY: '  ' }).secret('MY_PROVIDER_KEY')).toBeUndefined();
+  });
+
+  it('of an administrator need 24 characters', () => {
+    expect(loadConfig({ ADMIN_API_KEY: adminKey.slice(0, 24) }).adminKey?.reveal()).toHaveLength(24);
+    expect(refusalOf({ ADMIN_API_KEY: adminKey.slice(0, 23) })).toMatch(/^ADMIN_API_KEY: .*24/);
+  });
+});
+
+describe('isLoopbackHost', () => {
+  it.each(['localhost', 'LOCALHOST', '127.0.0.1', '127.255.255.254', '::1', '[::1]'])('takes %s', (host) => {
+    expect(isLoopbackHost(host)).toBe(true);
+  });
+
+  it.each(['', '0.0.0.0', '::', '127.0.0.1.example.com', 'localhost.example.com', '1.127.0.0', '127.1'])(
+    'refuses %j',
+    (host) => {
+      expect(isLoopbackHost(host)).toBe(false);
+    },
+  );
+});
