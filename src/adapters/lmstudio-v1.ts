@@ -1,0 +1,271 @@
+/**
+ * LM Studio's own chat API, v1 (0.4.0 and later): its answers, with progress, tools that it runs itself and stored chats.
+ * Knows nothing of v0.
+ * Wire: https://lmstudio.ai/docs/developer/rest/chat and /streaming-events.
+ */
+import { z } from 'zod';
+import type { Frame, ProviderAdapter, StreamDecoder, Target } from '../chat/adapter.ts';
+import { type GatewayError, silentUpstreamError } from '../chat/errors.ts';
+import {
+  type ChatEvent,
+  collect,
+  type Progress,
+  type ServerToolCall,
+  type Stats,
+  type Usage,
+} from '../chat/events.ts';
+import type { GenerationRequest, Parameters } from '../chat/request.ts';
+import { chat, missingV1, refuse } from './lmstudio-v1-request.ts';
+import { answerFailure, errorIn, failure, parseJson, type WireError, wordsOf } from './wire-errors.ts';
+
+/** Complaints that the same request will meet again; the others may be a matter of the moment. */
+const lastingErrors: ReadonlySet<string | undefined> = new Set([
+  'invalid_request',
+  'model_not_found',
+  'not_implemented',
+]);
+
+/** A server without this API answers it with a 200 that says so. */
+const noSuchEndpoint = /^unexpected endpoint or method/i;
+
+function complaint(error: WireError, parameters: Parameters, target: Target): GatewayError {
+  if (noSuchEndpoint.test(error.words)) return missingV1(parameters, target);
+  return failure(error, {
+    target,
+    classify: ({ type }) => (lastingErrors.has(type) ? { retryable: false } : undefined),
+  });
+}
+
+const text = z.string().nullish();
+const number = z.number().nullish().catch(undefined);
+const providerInfo = z.record(z.string(), z.unknown()).nullish().catch(undefined);
+
+const toolFields = {
+  tool: text,
+  arguments: z.unknown().optional(),
+  output: z.unknown().optional(),
+  reason: text,
+  metadata: z
+    .object({ tool_name: text, arguments: z.unknown().optional(), provider_info: providerInfo })
+    .nullish()
+    .catch(undefined),
+  provider_info: providerInfo,
+};
+
+const resultSchema = z.object({
+  model_instance_id: text,
+  output: z.array(z.object({ type: text, content: text, ...toolFields })).nullish(),
+  stats: z.record(z.string(), z.unknown()).nullish().catch(undefined),
+  response_id: text,
+});
+
+const eventSchema = z.object({
+  type: text,
+  model_instance_id: text,
+  content: text,
+  progress: number,
+  result: resultSchema.nullish(),
+  ...toolFields,
+});
+
+type Result = z.output<typeof resultSchema>;
+type Event = z.output<typeof eventSchema>;
+type ToolSaid = Pick<Event, 'tool' | 'arguments' | 'output' | 'reason' | 'metadata' | 'provider_info'>;
+
+/** `earlier` is what the events before this one told of the same call: not all repeat it. */
+function serverToolCall(said: ToolSaid, earlier?: ServerToolCall): ServerToolCall {
+  const givenArguments = said.arguments ?? said.metadata?.arguments ?? earlier?.arguments;
+  const output = typeof said.output === 'string' ? said.output : JSON.stringify(said.output ?? undefined);
+  const info = said.provider_info ?? said.metadata?.provider_info ?? earlier?.provider_info;
+  return {
+    tool: said.tool ?? said.metadata?.tool_name ?? earlier?.tool ?? '',
+    ...(givenArguments === undefined || givenArguments === null ? {} : { arguments: givenArguments }),
+    ...(output === undefined ? {} : { output }),
+    ...(said.reason ? { reason: said.reason } : {}),
+    ...(info ? { provider_info: info } : {}),
+  };
+}
+
+function readUsage(stats: Result['stats']): Usage | undefined {
+  const input = stats?.['input_tokens'];
+  const output = stats?.['total_output_tokens'];
+  if (typeof input !== 'number' || typeof output !== 'number') return undefined;
+  return { input_tokens: input, output_tokens: output, total_tokens: input + output };
+}
+
+function readStats(wire: Result['stats']): Stats | undefined {
+  const { input_tokens, total_output_tokens, reasoning_output_tokens, ...rest } = wire ?? {};
+  const found: Record<string, number> = {};
+  for (const [key, value] of Object.entries({ ...rest, reasoning_tokens: reasoning_output_tokens })) {
+    if (typeof value === 'number') found[key] = value;
+  }
+  return Object.keys(found).length === 0 ? undefined : found;
+}
+
+/** Which parts of the answer the stream has told already: the result at its end repeats them all. */
+interface Told {
+  text: boolean;
+  reasoning: boolean;
+  tools: boolean;
+}
+
+function untold(result: Result, told: Told): ChatEvent[] {
+  const output = result.output ?? [];
+  const joined = (type: string): string =>
+    output.map((item) => (item.type === type ? (item.content ?? '') : '')).join('');
+  const events: ChatEvent[] = [];
+  const reasoning = joined('reasoning');
+  if (!told.reasoning && reasoning !== '') events.push({ type: 'reasoning', text: reasoning });
+  for (const item of told.tools ? [] : output) {
+    if (item.type !== 'tool_call' && item.type !== 'invalid_tool_call') continue;
+    events.push({ type: 'server-tool', call: serverToolCall(item) });
+  }
+  const message = joined('message');
+  if (!told.text && message !== '') events.push({ type: 'text', text: message });
+  return events;
+}
+
+/** The end of an answer. v1 has no finish reason: an answer as long as the limit was cut by it. */
+function closing(result: Result, told: Told, request: GenerationRequest, target: Target): ChatEvent[] {
+  const events = untold(result, told);
+  const usage = readUsage(result.stats);
+  const spoke = told.text || told.reasoning || told.tools || events.length > 0;
+  if (!spoke && (usage?.output_tokens ?? 0) === 0) {
+    return [{ type: 'error', error: silentUpstreamError(target.displayName, 'empty') }];
+  }
+  if (usage !== undefined) events.push({ type: 'usage', usage });
+  const stats = readStats(result.stats);
+  if (stats !== undefined) events.push({ type: 'stats', stats });
+  const limit = request.parameters.max_tokens ?? Number.POSITIVE_INFINITY;
+  events.push({
+    type: 'finish',
+    reason: usage !== undefined && usage.output_tokens >= limit ? 'length' : 'stop',
+    raw: null,
+    ...(result.response_id ? { responseId: result.response_id } : {}),
+  });
+  return events;
+}
+
+const start = (model: string | null | undefined): ChatEvent => ({
+  type: 'start',
+  ...(model ? { model } : {}),
+});
+
+const progress = (stage: Progress['stage'], value: number | null | undefined): ChatEvent => ({
+  type: 'progress',
+  progress: { stage, ...(typeof value === 'number' ? { value } : {}) },
+});
+
+/** Keeps what the events of one tool call tell, until its success or failure makes the whole of it. */
+function toolReader(): (event: Event, status: NonNullable<Progress['status']>) => ChatEvent[] {
+  let call: ServerToolCall | undefined;
+  return (event, status) => {
+    call = serverToolCall(event, status === 'start' ? undefined : call);
+    const news: ChatEvent = { type: 'progress', progress: { stage: 'tool_call', tool: call.tool, status } };
+    if (status === 'start' || status === 'arguments') return [news];
+    const made = call;
+    call = undefined;
+    return [news, { type: 'server-tool', call: made }];
+  };
+}
+
+/** What each kind of event says, `chat.end` and `error` apart. Kinds that are not known say nothing. */
+function eventReader(told: Told): (event: Event, kind: string) => ChatEvent[] {
+  const readTool = toolReader();
+  const content = (type: 'text' | 'reasoning', words: string | null | undefined): ChatEvent[] => {
+    if (!words) return [];
+    told[type] = true;
+    return [{ type, text: words }];
+  };
+  return (event, kind) => {
+    switch (kind) {
+      case 'model_load.start':
+        return [progress('model_load', 0)];
+      case 'model_load.progress':
+        return [progress('model_load', event.progress)];
+      case 'model_load.end':
+        return [progress('model_load', 1)];
+      case 'prompt_processing.start':
+        return [progress('prompt_processing', 0)];
+      case 'prompt_processing.progress':
+        return [progress('prompt_processing', event.progress)];
+      case 'prompt_processing.end':
+        return [progress('prompt_processing', 1)];
+      case 'reasoning.delta':
+        return content('reasoning', event.content);
+      case 'message.delta':
+        return content('text', event.content);
+      case 'tool_call.start':
+        return readTool(event, 'start');
+      case 'tool_call.arguments':
+        return readTool(event, 'arguments');
+      case 'tool_call.success':
+        told.tools = true;
+        return readTool(event, 'success');
+      case 'tool_call.failure':
+        told.tools = true;
+        return readTool(event, 'failure');
+      default:
+        return [];
+    }
+  };
+}
+
+function decoder(request: GenerationRequest, target: Target): StreamDecoder {
+  const told: Told = { text: false, reasoning: false, tools: false };
+  const read = eventReader(told);
+  let started = false;
+  let phase: StreamDecoder['phase'] = 'open';
+
+  const fail = (error: GatewayError): ChatEvent[] => {
+    phase = 'done';
+    return [{ type: 'error', error }];
+  };
+
+  const push = (frame: Frame): ChatEvent[] => {
+    const data = frame.data.trim();
+    if (phase === 'done' || data === '') return [];
+    const json = parseJson(data);
+    const error = errorIn(json) ?? (frame.event === 'error' ? wordsOf(data) : undefined);
+    if (error !== undefined) return fail(complaint(error, request.parameters, target));
+    const event = eventSchema.safeParse(json);
+    if (!event.success) return fail(silentUpstreamError(target.displayName, 'format'));
+    const kind = event.data.type ?? frame.event;
+    const { model_instance_id, result } = event.data;
+    const events = started ? [] : [start(result?.model_instance_id ?? model_instance_id)];
+    started = true;
+    if (kind !== 'chat.end') return [...events, ...read(event.data, kind)];
+    if (!result) return fail(silentUpstreamError(target.displayName, 'format'));
+    phase = 'done';
+    return [...events, ...closing(result, told, request, target)];
+  };
+
+  return {
+    push,
+    end: () => (phase === 'done' ? [] : fail(silentUpstreamError(target.displayName, 'cut'))),
+    get phase() {
+      return phase;
+    },
+  };
+}
+
+function decodeResult(body: unknown, request: GenerationRequest, target: Target) {
+  const error = errorIn(body);
+  if (error !== undefined) throw complaint(error, request.parameters, target);
+  const result = resultSchema.safeParse(body);
+  if (!result.success || !result.data.output) throw silentUpstreamError(target.displayName, 'format');
+  const nothing = { text: false, reasoning: false, tools: false };
+  return collect([start(result.data.model_instance_id), ...closing(result.data, nothing, request, target)]);
+}
+
+export const lmstudioV1: ProviderAdapter = {
+  name: 'lmstudio-v1',
+  refuse,
+  chat,
+  decodeResult,
+  decoder,
+  decodeError: (answer, target) =>
+    noSuchEndpoint.test(wordsOf(answer.body).words)
+      ? missingV1({}, target)
+      : answerFailure(answer, { target }),
+};

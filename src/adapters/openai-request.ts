@@ -1,0 +1,127 @@
+/** The canonical request in the words of every chat-completions wire. Pure pieces that adapters pick from; knows no provider by name. */
+import type { Target, UpstreamCall } from '../chat/adapter.ts';
+import { type GatewayError, invalidMessage, invalidParameter } from '../chat/errors.ts';
+import type {
+  FunctionTool,
+  GenerationRequest,
+  Message,
+  ParameterName,
+  Parameters,
+  ResponseFormat,
+} from '../chat/request.ts';
+
+type Json = Record<string, unknown>;
+
+/** A copy without the members that are null or absent: on these wires a null is not the same as an absent member. */
+export function present(value: object): Json {
+  return Object.fromEntries(
+    Object.entries(value).filter(([, member]) => member !== null && member !== undefined),
+  );
+}
+
+/** Messages as every chat-completions server takes them. */
+export function wireMessages(messages: readonly Message[]): Json[] {
+  return messages.map((message) => {
+    const wire = present(message);
+    // Prompt templates trim the content of every message; "" is what all of them can trim.
+    if (message.role === 'assistant') wire['content'] = message.content ?? '';
+    return wire;
+  });
+}
+
+export function wireTools(tools: readonly FunctionTool[]): Json[] {
+  return tools.map((tool) => ({ type: tool.type, function: present(tool.function) }));
+}
+
+export function wireResponseFormat(format: ResponseFormat): Json {
+  return format.type === 'json_schema'
+    ? { type: format.type, json_schema: present(format.json_schema) }
+    : { type: format.type };
+}
+
+/** The named parameters that the caller set, under the names that the unified API shares with this wire. */
+export function pick(parameters: Parameters, names: Iterable<ParameterName>): Json {
+  const picked: Json = {};
+  for (const name of names) if (parameters[name] !== undefined) picked[name] = parameters[name];
+  return picked;
+}
+
+/** A POST of JSON that answers with JSON, or with server-sent events. */
+export function jsonCall(
+  path: string,
+  body: Json,
+  apiKey: string | undefined,
+  stream: boolean,
+): UpstreamCall {
+  return {
+    method: 'POST',
+    path,
+    headers: {
+      'content-type': 'application/json',
+      accept: stream ? 'text/event-stream' : 'application/json',
+      ...authorization(apiKey),
+    },
+    body: JSON.stringify(body),
+    stream,
+  };
+}
+
+/** A GET of JSON. */
+export function getCall(path: string, apiKey: string | undefined): UpstreamCall {
+  return {
+    method: 'GET',
+    path,
+    headers: { accept: 'application/json', ...authorization(apiKey) },
+    stream: false,
+  };
+}
+
+function authorization(apiKey: string | undefined): Record<string, string> {
+  return apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
+}
+
+/** An INVALID_PARAMS that names a parameter and the provider that cannot honour it. */
+export function unsupported(target: Target, parameter: string, why = '此参数'): GatewayError {
+  return invalidParameter(parameter, `${target.displayName}(${target.provider}) 不支持${why}`);
+}
+
+/** The first parameter of the request that is not among those the wire carries, as the error to refuse it with. */
+export function refuseOthers(
+  parameters: Parameters,
+  honoured: ReadonlySet<string>,
+  target: Target,
+  why?: string,
+): GatewayError | undefined {
+  const name = Object.keys(parameters).find((key) => !honoured.has(key));
+  return name === undefined ? undefined : unsupported(target, name, why);
+}
+
+export interface PlacedImage {
+  /** e.g. `messages[0].content[1]` */
+  readonly where: string;
+  readonly url: string;
+}
+
+/** Every picture in the request, with its place. */
+export function imagesOf(request: GenerationRequest): PlacedImage[] {
+  if (request.kind !== 'chat') return [];
+  return request.messages.flatMap((message, i) =>
+    Array.isArray(message.content)
+      ? message.content.flatMap((part, j) =>
+          part.type === 'image_url'
+            ? [{ where: `messages[${i}].content[${j}]`, url: part.image_url.url }]
+            : [],
+        )
+      : [],
+  );
+}
+
+/** The error for a picture sent to a model of which the model list says that it cannot see. */
+export function blindToImage(request: GenerationRequest, target: Target): GatewayError | undefined {
+  const image = target.info?.vision === false ? imagesOf(request)[0] : undefined;
+  if (image === undefined) return undefined;
+  return invalidMessage(
+    image.where,
+    `${target.displayName}(${target.provider}) 的模型 ${target.model} 不支持图片`,
+  );
+}

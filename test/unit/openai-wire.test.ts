@@ -1,0 +1,287 @@
+/** What every chat-completions adapter shares: reading answers, chunks and errors, whoever sent them. */
+import { describe, expect, it } from 'vitest';
+import {
+  chunkDecoder,
+  decodeCompletion,
+  decodeEmbeddingList,
+  type WireOptions,
+} from '../../src/adapters/openai-wire.ts';
+import { errorIn, failure, isContextOverflow, wordsOf } from '../../src/adapters/wire-errors.ts';
+import { GatewayError } from '../../src/chat/errors.ts';
+import type { ChatEvent } from '../../src/chat/events.ts';
+import { usualTarget as target } from '../conformance/adapter.ts';
+
+const options: WireOptions = {
+  target,
+  request: { kind: 'chat', model: 'm', stream: true, includeProgress: false, parameters: {}, messages: [] },
+};
+
+const frame = (data: unknown) => ({ event: 'message', data: JSON.stringify(data) });
+const delta = (members: object, finish_reason: string | null = null) =>
+  frame({ model: 'm', choices: [{ index: 0, delta: members, finish_reason }] });
+const types = (events: readonly ChatEvent[]): string[] => events.map((event) => event.type);
+
+describe('a stream of chunks', () => {
+  it('is open until the finish, settled until the usage, then done', () => {
+    const decoder = chunkDecoder(options);
+    expect([decoder.phase, types(decoder.push(delta({ content: 'a' })))]).toEqual([
+      'open',
+      ['start', 'text'],
+    ]);
+    expect([types(decoder.push(delta({}, 'stop'))), decoder.phase]).toEqual([[], 'settled']);
+    const usage = { prompt_tokens: 1, completion_tokens: 1 };
+    expect(types(decoder.push(frame({ choices: [], usage })))).toEqual(['usage', 'finish']);
+    expect(decoder.phase).toBe('done');
+    expect(decoder.push({ event: 'message', data: '[DONE]' })).toEqual([]);
+    expect(decoder.end()).toEqual([]);
+  });
+
+  it('names the model once, from the first chunk', () => {
+    const decoder = chunkDecoder(options);
+    expect(decoder.push(delta({ role: 'assistant' }))).toEqual([{ type: 'start', model: 'm' }]);
+    expect(decoder.push(delta({ role: 'assistant' }))).toEqual([]);
+  });
+
+  it('takes the last of the usages that stand on every chunk', () => {
+    const decoder = chunkDecoder(options);
+    const at = (completion_tokens: number, finish_reason: string | null) =>
+      frame({
+        choices: [{ delta: { content: 'a' }, finish_reason }],
+        usage: { prompt_tokens: 2, completion_tokens },
+      });
+    decoder.push(at(1, null));
+    const [, usage] = decoder.push(at(2, 'stop'));
+    expect(usage).toEqual({ type: 'usage', usage: { input_tokens: 2, output_tokens: 2, total_tokens: 4 } });
+  });
+
+  it('counts the text "null" as no finish reason', () => {
+    const decoder = chunkDecoder(options);
+    decoder.push(delta({ content: 'a' }, 'null'));
+    expect(decoder.phase).toBe('open');
+    expect(decoder.end()).toMatchObject([{ type: 'error', error: { reason: 'cut' } }]);
+  });
+
+  it('still gives the text that comes behind the finish', () => {
+    const decoder = chunkDecoder(options);
+    decoder.push(delta({ content: 'a' }, 'stop'));
+    expect(decoder.push(delta({ content: 'b' }))).toEqual([{ type: 'text', text: 'b' }]);
+    expect(types(decoder.end())).toEqual(['finish']);
+  });
+
+  it('gives reasoning before text where one delta holds both', () => {
+    const events = chunkDecoder(options).push(delta({ content: 'a', reasoning_content: 'r' }));
+    expect(types(events)).toEqual(['start', 'reasoning', 'text']);
+  });
+
+  it('gives a refusal as the text that it is', () => {
+    const events = chunkDecoder(options).push(delta({ content: null, refusal: 'no' }));
+    expect(events.at(-1)).toEqual({ type: 'text', text: 'no' });
+  });
+
+  it('repeats neither id nor name of a tool call', () => {
+    const decoder = chunkDecoder(options);
+    const piece = { index: 0, id: 'c1', function: { name: 'f', arguments: '{' } };
+    decoder.push(delta({ tool_calls: [piece] }));
+    expect(
+      decoder.push(delta({ tool_calls: [{ ...piece, function: { name: 'f', arguments: '}' } }] })),
+    ).toEqual([{ type: 'tool-calls', deltas: [{ index: 0, function: { arguments: '}' } }] }]);
+  });
+
+  it('gives no event for tool-call pieces that hold nothing', () => {
+    const decoder = chunkDecoder(options);
+    decoder.push(delta({ tool_calls: [{ index: 0, id: 'c1', function: { name: 'f', arguments: '' } }] }));
+    expect(
+      decoder.push(delta({ tool_calls: [{ index: 0, id: '', function: { arguments: null } }] })),
+    ).toEqual([]);
+    expect(decoder.push(delta({ tool_calls: [] }))).toEqual([]);
+  });
+
+  it('carries log probabilities on the text that they belong to', () => {
+    const logprobs = { content: [{ token: 'a', logprob: -0.1 }] };
+    const events = chunkDecoder(options).push(frame({ choices: [{ delta: { content: 'a' }, logprobs }] }));
+    expect(events.at(-1)).toEqual({ type: 'text', text: 'a', logprobs });
+  });
+
+  it('ends with an error on a finish reason that means failure', () => {
+    const decoder = chunkDecoder(options);
+    decoder.push(delta({ content: 'a' }, 'error'));
+    expect(decoder.end()).toMatchObject([
+      { type: 'error', error: { code: 'UPSTREAM_ERROR', reason: 'stopped' } },
+    ]);
+  });
+
+  it('takes a finish reason that nobody knows for a stop and keeps the word', () => {
+    const decoder = chunkDecoder(options);
+    decoder.push(delta({ content: 'a' }, 'eos'));
+    expect(decoder.end()).toEqual([{ type: 'finish', reason: 'stop', raw: 'eos' }]);
+  });
+
+  it("asks the provider's own reading of finish reasons first", () => {
+    const decoder = chunkDecoder({
+      ...options,
+      finishReason: (raw) => (raw === 'full' ? 'length' : undefined),
+    });
+    decoder.push(delta({ content: 'a' }, 'full'));
+    expect(decoder.end()).toEqual([{ type: 'finish', reason: 'length', raw: 'full' }]);
+  });
+
+  it('is cut without a finish, whatever the provider makes of a whole answer without one', () => {
+    const decoder = chunkDecoder({ ...options, finishReason: () => 'length' });
+    decoder.push(delta({ content: 'a' }));
+    expect(decoder.end()).toMatchObject([{ type: 'error', error: { reason: 'cut' } }]);
+  });
+
+  it("asks the provider's own reading of errors before it gives any text", () => {
+    const error = new GatewayError('RATE_LIMITED');
+    const decoder = chunkDecoder({ ...options, findError: () => error });
+    expect(decoder.push(delta({ content: 'secret details' }))).toEqual([{ type: 'error', error }]);
+    expect(decoder.phase).toBe('done');
+  });
+
+  it('is an error when one comes behind the finish', () => {
+    const decoder = chunkDecoder(options);
+    decoder.push(delta({ content: 'a' }, 'stop'));
+    expect(types(decoder.push(frame({ error: 'late' })))).toEqual(['error']);
+  });
+
+  it('lets events without data pass', () => {
+    const decoder = chunkDecoder(options);
+    expect(decoder.push({ event: 'message', data: '' })).toEqual([]);
+    expect(decoder.phase).toBe('open');
+  });
+
+  it('lets an event of an unknown name pass though its data is no JSON', () => {
+    const decoder = chunkDecoder(options);
+    expect(decoder.push({ event: 'ping', data: 'tick' })).toEqual([]);
+    expect(decoder.phase).toBe('open');
+  });
+});
+
+describe('a whole answer', () => {
+  it('may name the reason itself where the upstream named none', () => {
+    const body = { choices: [{ message: { content: 'a' }, finish_reason: null }] };
+    const decoded = decodeCompletion(body, {
+      ...options,
+      finishReason: (raw) => (raw === null ? 'length' : undefined),
+    });
+    expect(decoded.finish).toEqual({ reason: 'length', raw: null });
+  });
+
+  it('tells parallel tool calls without id or index apart by their places', () => {
+    const call = (name: string) => ({ function: { name, arguments: '{}' } });
+    const body = {
+      choices: [{ message: { tool_calls: [call('f'), call('g')] }, finish_reason: 'tool_calls' }],
+    };
+    expect(decodeCompletion(body, options).toolCalls?.map((each) => each.function.name)).toEqual(['f', 'g']);
+  });
+
+  it('has no usage where the upstream counted nothing', () => {
+    const body = { choices: [{ message: { content: 'a' }, finish_reason: 'stop' }], usage: {} };
+    expect(decodeCompletion(body, options).usage).toBeNull();
+  });
+
+  it('survives statistics of another shape than expected', () => {
+    const body = {
+      choices: [{ message: { content: 'a' }, finish_reason: 'stop' }],
+      usage: 'none',
+      stats: [1],
+    };
+    expect(decodeCompletion(body, options)).toMatchObject({ content: 'a', usage: null });
+  });
+});
+
+describe('error bodies', () => {
+  it.each([
+    ['an object', { error: { message: 'no', type: 't', code: 'c' } }, { words: 'no', type: 't', code: 'c' }],
+    ['a text', { error: 'no' }, { words: 'no', type: undefined, code: undefined }],
+    ['flat', { code: 'c', message: 'no', request_id: 'r' }, { words: 'no', type: undefined, code: 'c' }],
+    [
+      'vLLM',
+      { object: 'error', message: 'no', type: 't', code: 40303 },
+      { words: 'no', type: 't', code: '40303' },
+    ],
+  ])('reads %s', (_shape, body, error) => {
+    expect(errorIn(body)).toEqual(error);
+  });
+
+  it.each([
+    ['error: null beside an answer', { error: null, choices: [] }],
+    ['a code beside choices', { code: 'c', message: 'm', choices: [] }],
+    ['a success envelope', { code: 200, message: 'success' }],
+    ['an answer', { choices: [{ message: { content: 'a' } }] }],
+  ])('takes %s for no error', (_shape, body) => {
+    expect(errorIn(body)).toBeUndefined();
+  });
+
+  it.each([
+    ['JSON', '{"error":{"message":"no"}}', 'no'],
+    ['server-sent events', 'id:1\nevent:error\n:HTTP_STATUS/400\ndata:{"code":"x","message":"no"}\n\n', 'no'],
+    ['a spaced data line', 'data: {"error":{"message":"no"}}\n\n', 'no'],
+    ['a FastAPI detail', '{"detail":"no"}', 'no'],
+    ['a FastAPI list', '{"detail":[{"loc":["body"],"msg":"no"}]}', 'no'],
+    ['a bare message', '{"message":"no"}', 'no'],
+    ['plain text', 'no', 'no'],
+    ['nothing', '', ''],
+  ])('finds the words in %s', (_shape, body, words) => {
+    expect(wordsOf(body).words).toBe(words);
+  });
+
+  it.each([
+    'Context size has been exceeded.',
+    'Trying to keep the first 5000 tokens when context the overflows.',
+    'the request exceeds the available context size, try increasing it',
+    "This model's maximum context length is 4096 tokens",
+    'Range of input length should be [1, 30720]',
+    'The prompt caused a context overflow',
+  ])('knows a prompt that does not fit: %s', (words) => {
+    expect(isContextOverflow({ words, code: undefined, type: undefined })).toBe(true);
+  });
+
+  it('does not take other complaints about length for one', () => {
+    const words = 'Range of max_tokens should be [1, 8192]';
+    expect(isContextOverflow({ words, code: undefined, type: undefined })).toBe(false);
+  });
+
+  it("follows the provider's own reading of its codes", () => {
+    const said = { words: 'slow down', code: 'Throttling', type: undefined };
+    const error = failure(said, { target, classify: () => ({ status: 429, retryAfterSeconds: 7 }) });
+    expect(error).toMatchObject({ code: 'RATE_LIMITED', retryAfterSeconds: 7 });
+  });
+
+  it('says the code where there are no words', () => {
+    const error = failure({ words: '', code: 'model_not_found', type: undefined }, { target }, 404);
+    expect(error.message).toBe('LM Studio返回错误:model_not_found');
+  });
+});
+
+describe('a list of embeddings', () => {
+  it('comes in the order of the inputs', () => {
+    const body = {
+      data: [
+        { embedding: [2], index: 1 },
+        { embedding: [1], index: 0 },
+      ],
+    };
+    expect(decodeEmbeddingList(body, { target }).embeddings).toEqual([[1], [2]]);
+  });
+
+  it('counts no output tokens', () => {
+    const body = { data: [{ embedding: [1] }], model: 'e', usage: { prompt_tokens: 3, total_tokens: 3 } };
+    expect(decodeEmbeddingList(body, { target })).toEqual({
+      model: 'e',
+      embeddings: [[1]],
+      usage: { input_tokens: 3, output_tokens: 0, total_tokens: 3 },
+    });
+  });
+
+  it.each([
+    ['empty', { data: [] }, 'empty'],
+    ['malformed', { data: [{ embedding: 'AAAA' }] }, 'format'],
+  ])('is an error when %s', (_what, body, reason) => {
+    expect(() => decodeEmbeddingList(body, { target })).toThrow(expect.objectContaining({ reason }));
+  });
+
+  it('is an error when it holds one', () => {
+    expect(() => decodeEmbeddingList({ error: 'no such model' }, { target })).toThrow('no such model');
+  });
+});
