@@ -46,6 +46,7 @@ const chatParameters: ReadonlySet<string> = new Set([
   ...samplingNames,
   'tools',
   'tool_choice',
+  'parallel_tool_calls',
   'response_format',
 ]);
 
@@ -67,6 +68,8 @@ function refuse(request: GenerationRequest, target: Target): GatewayError | unde
   const honoured = request.kind === 'chat' ? chatParameters : completionParameters;
   const refused = refuseOthers(parameters, honoured, target);
   if (refused !== undefined) return refused;
+  // It has no such setting and lets a model call several tools at once, which is what `true` asks for.
+  if (parameters.parallel_tool_calls === false) return unsupported(target, 'parallel_tool_calls');
   if (typeof parameters.tool_choice === 'object') {
     return unsupported(target, 'tool_choice', '指定函数, 可用 none, auto 或 required');
   }

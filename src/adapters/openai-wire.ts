@@ -16,6 +16,7 @@ import {
   type Usage,
 } from '../chat/events.ts';
 import type { GenerationRequest } from '../chat/request.ts';
+import { DeltaTemplate, type TextDelta } from './delta-template.ts';
 import { blindToImage } from './openai-request.ts';
 import { type ErrorContext, errorIn, failure, parseJson, wordsOf } from './wire-errors.ts';
 
@@ -287,9 +288,30 @@ export function decodeCompletion(body: unknown, options: WireOptions): ChatResul
   return collect(events.at(-1)?.type === 'error' ? events : [...events, ...reading.conclude()]);
 }
 
+/** The text that a chunk brought, if it said nothing else that matters. */
+function onlyText(answer: Answer, events: readonly ChatEvent[]): TextDelta | undefined {
+  const [event, ...others] = events;
+  if (event === undefined || others.length > 0 || answer.usage || answer.stats) return undefined;
+  return (event.type === 'text' && event.logprobs === undefined) || event.type === 'reasoning'
+    ? event
+    : undefined;
+}
+
+/** A chunk in full, as if it came in the middle of a stream. */
+function readAlone(data: string, options: WireOptions): TextDelta | undefined {
+  const json = parseJson(data);
+  const answer = answerSchema.safeParse(json);
+  if (!answer.success || errorInside(json, options) !== undefined) return undefined;
+  const reading = startReading(options);
+  reading.absorb({ model: undefined });
+  const events = reading.absorb(answer.data);
+  return reading.finished() ? undefined : onlyText(answer.data, events);
+}
+
 /** Decodes a stream of chunks of chat or text completions; see StreamDecoder. */
 export function chunkDecoder(options: WireOptions): StreamDecoder {
   const reading = startReading(options);
+  const template = new DeltaTemplate();
   let phase: StreamDecoder['phase'] = 'open';
 
   const fail = (error: GatewayError): ChatEvent[] => {
@@ -304,6 +326,10 @@ export function chunkDecoder(options: WireOptions): StreamDecoder {
   };
 
   const push = (frame: Frame): ChatEvent[] => {
+    if (phase === 'open' && frame.event === 'message') {
+      const known = template.read(frame.data);
+      if (known !== undefined) return known.text === '' ? [] : [known];
+    }
     const data = frame.data.trim();
     if (phase === 'done' || data === '') return [];
     if (data.startsWith('[DONE]')) return end();
@@ -320,6 +346,9 @@ export function chunkDecoder(options: WireOptions): StreamDecoder {
       phase = 'settled';
       // Usage may stand on the finish chunk, or on one of its own behind it.
       if (answer.data.usage) events.push(...end());
+    } else if (frame.event === 'message') {
+      const delta = onlyText(answer.data, events);
+      if (delta !== undefined) template.learn(frame.data, delta, (like) => readAlone(like, options));
     }
     return events;
   };

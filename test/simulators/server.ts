@@ -77,6 +77,7 @@ export async function startRecordingServer(options: RecordingServerOptions): Pro
   let running = 0;
   let maxRunning = 0;
   const remember = options.remember ?? Number.POSITIVE_INFINITY;
+  let forgotten = 0;
   const waiters = new Set<Waiter>();
   const sockets = new Set<Socket>();
   const live = new Set<RecordedRequest>();
@@ -105,6 +106,7 @@ export async function startRecordingServer(options: RecordingServerOptions): Pro
     const text = await readText(request);
     if (text === undefined) return;
     const record = describe(request, text, left, options.isGeneration);
+    const remembered = forgotten;
     requests.push(record);
     if (requests.length > remember) requests.shift();
     live.add(record);
@@ -117,7 +119,8 @@ export async function startRecordingServer(options: RecordingServerOptions): Pro
       if (record.generation) running -= 1;
       record.closedAt = performance.now();
       record.aborted = !response.writableFinished && !record.cutByServer;
-      notify(record);
+      // Who waits now does not mean a request of the past that only ends now.
+      if (remembered === forgotten) notify(record);
     });
     notify(record);
     await options.handle({ response, record, gone: leaving.signal });
@@ -164,6 +167,7 @@ export async function startRecordingServer(options: RecordingServerOptions): Pro
     waitForRequest: (predicate = (request) => request.generation) => wait(predicate),
     waitForAbort: (predicate = () => true) => wait((request) => request.aborted && predicate(request)),
     forget() {
+      forgotten += 1;
       requests = [];
       maxRunning = running;
     },
