@@ -31,7 +31,8 @@ export class Secret {
 /** A variable that is missing or wrong. Its message is one line that names the variable and never shows a secret. */
 export class ConfigError extends Error {}
 
-const milliseconds = z.coerce.number().int().min(0).max(2_147_483_647);
+const number = z.coerce.number({ error: 'must be a number' });
+const milliseconds = number.int().min(0).max(2_147_483_647);
 const flag = z.enum(['true', 'false', '1', '0']).transform((value) => value === 'true' || value === '1');
 const commaList = z.string().transform((value) =>
   value
@@ -63,7 +64,7 @@ function tryUrl(value: string): URL | null {
 /** Variable by variable, as the documentation lists them. Defaults that depend on another variable are set in `load`. */
 export const environmentSchema = z.object({
   HOST: z.string().min(1).default('127.0.0.1'),
-  PORT: z.coerce.number().int().min(0).max(65_535).default(8000),
+  PORT: number.int().min(0).max(65_535).default(8000),
   DATABASE_URL: z
     .string()
     .regex(/^sqlite:.+/, { error: 'must look like sqlite:./data/gateway.db' })
@@ -81,18 +82,18 @@ export const environmentSchema = z.object({
   CORS_ORIGINS: commaList.optional(),
   MCP_ALLOWED_HOSTS: commaList.optional(),
   MCP_ALLOWED_PLUGINS: commaList.optional(),
-  RATE_LIMIT_RPM: z.coerce.number().int().min(0).default(0),
+  RATE_LIMIT_RPM: number.int().min(0).default(0),
   UPSTREAM_CONNECT_TIMEOUT_MS: milliseconds.default(5000),
   UPSTREAM_FIRST_EVENT_TIMEOUT_MS: milliseconds.default(300_000),
   UPSTREAM_IDLE_TIMEOUT_MS: milliseconds.default(60_000),
   UPSTREAM_TOTAL_TIMEOUT_MS: milliseconds.default(1_800_000),
-  UPSTREAM_MAX_RETRIES: z.coerce.number().int().min(0).max(20).default(2),
+  UPSTREAM_MAX_RETRIES: number.int().min(0).max(20).default(2),
   STREAM_COMMIT_MS: milliseconds.default(5000),
   HEARTBEAT_MS: milliseconds.default(15_000),
   QUEUE_TIMEOUT_MS: milliseconds.default(60_000),
-  BODY_LIMIT_BYTES: z.coerce.number().int().min(1024).max(1_073_741_824).default(20_971_520),
+  BODY_LIMIT_BYTES: number.int().min(1024).max(1_073_741_824).default(20_971_520),
   SHUTDOWN_GRACE_MS: milliseconds.default(30_000),
-  USAGE_RETENTION_DAYS: z.coerce.number().int().min(0).default(90),
+  USAGE_RETENTION_DAYS: number.int().min(0).default(90),
   OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl.optional(),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
 });
@@ -164,7 +165,7 @@ export function loadDotEnv(): void {
  */
 export function loadConfig(environment: Readonly<Record<string, string | undefined>> = process.env): Config {
   const given = Object.fromEntries(
-    Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''),
+    Object.entries(environment).filter(([, value]) => value !== undefined && value.trim() !== ''),
   );
   const parsed = environmentSchema.safeParse(given);
   if (!parsed.success) {

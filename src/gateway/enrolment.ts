@@ -115,7 +115,7 @@ function mayJoin(model: ModelRow, providerId: number, id: string, routes: readon
 }
 
 /** The card of a model that nobody has described yet, in the language of the API's readers. */
-export function describeModel(info: ModelInfo, providerName: string): NewModelRow {
+function describeModel(info: ModelInfo, providerName: string): NewModelRow {
   const embedding = info.type === 'embedding';
   const purposes = embedding ? ['文本向量'] : ['文本生成'];
   if (info.vision === true) purposes.push('图像理解');

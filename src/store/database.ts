@@ -147,12 +147,25 @@ function identityOf(file: string): string | undefined {
   return found === undefined ? undefined : `${found.dev}:${found.ino}`;
 }
 
+/** Node's recursive mkdir never returns below /proc, where a directory can be neither found nor made. */
+function makeDirectory(directory: string): void {
+  try {
+    mkdirSync(directory);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === 'EEXIST' && statSync(directory).isDirectory()) return;
+    if (code !== 'ENOENT' || path.dirname(directory) === directory) throw error;
+    makeDirectory(path.dirname(directory));
+    mkdirSync(directory);
+  }
+}
+
 /** SQLite opens a file that it may not write read-only, without a word; so this looks first. */
 function prepareFile(file: string): void {
   if (file === ':memory:') return;
   const directory = path.dirname(path.resolve(file));
   try {
-    mkdirSync(directory, { recursive: true });
+    makeDirectory(directory);
     accessSync(directory, constants.W_OK | constants.X_OK);
   } catch (error) {
     throw new StoreError(`database ${file}: the directory ${directory} cannot be written (${codeOf(error)})`);

@@ -42,6 +42,7 @@ describe('with nothing set', () => {
       shutdownGraceMs: 30_000,
       usageRetentionDays: 90,
       otlpEndpoint: undefined,
+      proxyVariables: [],
       logLevel: 'info',
     });
     expect(secret('LMSTUDIO_API_KEY')).toBeUndefined();
@@ -206,6 +207,18 @@ describe('what MCP servers requests may name', () => {
     const config = loadConfig({ AUTH: 'on', MCP_ALLOWED_PLUGINS: '*' });
     expect(config.mcpAllowedPlugins).toEqual(['*']);
     expect(config.mcpAllowedHosts).toEqual([]);
+  });
+});
+
+describe('proxy variables', () => {
+  it('are named, in either case, but not their values', () => {
+    const set = {
+      HTTPS_PROXY: 'http://user:word@proxy:3128',
+      no_proxy: 'localhost',
+      HTTP_PROXY: '',
+      MY_PROXY: 'x',
+    };
+    expect(loadConfig(set).proxyVariables).toEqual(['HTTPS_PROXY', 'no_proxy']);
   });
 });
 

@@ -1,0 +1,172 @@
+/** One call from its arrival to its end: who asked, what became of it, and how it is stopped. Knows no wire and no socket. */
+import type { GatewayError } from '../chat/errors.ts';
+import type { FinishReason, Usage } from '../chat/events.ts';
+import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
+import type { GatewayKey } from './keys.ts';
+
+/** The one way in which a call ended; the same word in the usage row, the log line and the metrics. */
+export type Ending =
+  | FinishReason
+  | 'error'
+  | 'client_gone'
+  | 'client_stalled'
+  | 'timeout'
+  | 'rejected'
+  | 'shutdown';
+
+/** What a client may name is kept up to this length. */
+const longestName = 200;
+
+/** A name that a client or an upstream chose, as records keep it. */
+export const shortName = (name: string): string =>
+  name.length > longestName ? `${name.slice(0, longestName)}…`.toWellFormed() : name;
+
+/** Who is asking. */
+export interface Caller {
+  /** What queueing is fair between: the key, else the address. */
+  readonly id: string;
+  readonly address: string;
+  /** Row id of the API key; undefined for the administrator's key and for anonymous callers. */
+  readonly keyId?: number;
+  /** What its owner called it. */
+  readonly keyName?: string;
+  /** The first characters of the key, fit for logs. */
+  readonly keyPrefix?: string;
+  /** What the API key allows. */
+  readonly key?: GatewayKey;
+}
+
+/** The path that was called, as a fixed word. */
+export type Endpoint =
+  | '/api/llm/chat'
+  | '/api/llm/completions'
+  | '/api/llm/embeddings'
+  | '/v1/chat/completions'
+  | '/v1/completions'
+  | '/v1/embeddings';
+
+/** One try of a call on one route. Times in milliseconds since the call's start. */
+export interface Try {
+  readonly provider: string;
+  readonly upstreamModel: string;
+  readonly startedMs: number;
+  /** What the call had waited in queues by then. */
+  readonly queuedMs: number;
+  endedMs: number | undefined;
+  /** The HTTP status of the upstream's answer, if one came. */
+  upstreamStatus: number | undefined;
+  error: GatewayError | undefined;
+}
+
+/** The facts of one call, filled in while it runs and read once at its end. Times in milliseconds. */
+export class Call {
+  readonly requestId: string;
+  readonly caller: Caller;
+  readonly endpoint: Endpoint;
+  readonly startedAt = Date.now();
+  readonly #start = performance.now();
+  #totalMs: number | undefined;
+  #controller: AbortController | undefined;
+  #stopped = false;
+  #onStop: (() => void)[] = [];
+  model = '';
+  user: string | undefined;
+  stream = false;
+  /** The route in use, or the last one that was tried. */
+  provider: string | undefined;
+  /** The upstream's name for the model that answers, as far as it is known. */
+  upstreamModel: string | undefined;
+  /** In their order; the last one may still run. */
+  readonly tries: Try[] = [];
+  /** What every upstream request of this call carries beside the adapter's own headers. */
+  upstreamHeaders: Readonly<Record<string, string>> | undefined;
+  queuedMs = 0;
+  firstTokenMs: number | undefined;
+  usage: Usage | null = null;
+  reasoningTokens: number | undefined;
+  /** Names the chat that the upstream stored, if it did. */
+  responseId: string | undefined;
+  ending: Ending | undefined;
+  error: GatewayError | undefined;
+  /**
+   * Asked once the model is known, before a route is: whether the caller may use it, and now.
+   * @throws GatewayError FORBIDDEN or RATE_LIMITED
+   */
+  admit: ((request: GenerationRequest | EmbeddingRequest) => Promise<void>) | undefined;
+
+  constructor(requestId: string, caller: Caller, endpoint: Endpoint) {
+    this.requestId = requestId;
+    this.caller = caller;
+    this.endpoint = endpoint;
+  }
+
+  /** Whether the call was stopped from outside: the client left, stalled, or the process ends. */
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
+  /** Runs the listener when the call is stopped, at once if it is. Returns what takes it back. */
+  onStop(listener: () => void): () => void {
+    if (this.#stopped) listener();
+    else this.#onStop.push(listener);
+    return () => {
+      this.#onStop = this.#onStop.filter((other) => other !== listener);
+    };
+  }
+
+  /** For waits that want one; made when asked for, since an AbortController costs 10 us. One per call, never shared. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#stopped) this.#controller.abort();
+    }
+    return this.#controller.signal;
+  }
+
+  /** From the start till now, or till the end of the response. */
+  get elapsedMs(): number {
+    return this.#totalMs ?? performance.now() - this.#start;
+  }
+
+  /** The response is over: all who record the call read the same time. */
+  close(): void {
+    this.#totalMs ??= this.elapsedMs;
+  }
+
+  get attempts(): number {
+    return this.tries.length;
+  }
+
+  startTry(provider: string, upstreamModel: string): Try {
+    this.provider = provider;
+    this.upstreamModel = upstreamModel;
+    const tried: Try = {
+      provider,
+      upstreamModel,
+      startedMs: this.elapsedMs,
+      queuedMs: this.queuedMs,
+      endedMs: undefined,
+      upstreamStatus: undefined,
+      error: undefined,
+    };
+    this.tries.push(tried);
+    return tried;
+  }
+
+  /** Stops the call. The first reason counts; a call that has ended stays as it ended. */
+  stop(ending: 'client_gone' | 'client_stalled' | 'shutdown'): void {
+    if (this.ending !== undefined || this.#stopped) return;
+    this.ending = ending;
+    this.#stopped = true;
+    this.#controller?.abort();
+    const listeners = this.#onStop;
+    this.#onStop = [];
+    for (const listener of listeners) listener();
+  }
+
+  /** Notes how the call ended, unless that is known already. */
+  end(ending: Ending, error?: GatewayError): void {
+    this.ending ??= ending;
+    this.error ??= error;
+  }
+}

@@ -1,0 +1,351 @@
+/** The engine: finds a model's routes, waits for a place, tries them until one answers. Knows adapters by interface only. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { EmbeddingAdapter, EmbeddingResult, ProviderAdapter } from '../chat/adapter.ts';
+import { GatewayError, invalidParameter } from '../chat/errors.ts';
+import type { ChatEvent, ChatResult } from '../chat/events.ts';
+import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
+import type { Config } from '../config.ts';
+import type { UpstreamClient } from '../upstream/client.ts';
+import type { Admission, Slot } from './admission.ts';
+import { type AttemptProgress, type EventSink, runAttempt } from './attempt.ts';
+import type { Breakers } from './breaker.ts';
+import type { Call } from './call.ts';
+import type { Catalog, CatalogModel } from './catalog.ts';
+import type { Discovery } from './discovery.ts';
+import { EmbeddingBatches, runEmbedding } from './embed.ts';
+import { checkIntegrations } from './integrations.ts';
+import type { Observer } from './observer.ts';
+import { backoffMs, hasSideEffects, judge, type Verdict } from './retry.ts';
+import { type Candidate, candidatesFor, embeddingCandidatesFor, orderCandidates } from './routing.ts';
+import type { StoredChats } from './stored-chats.ts';
+
+export interface EngineDependencies {
+  readonly catalog: Catalog;
+  readonly discovery: Discovery;
+  readonly client: UpstreamClient;
+  readonly admission: Admission<Candidate>;
+  readonly breakers: Breakers;
+  readonly storedChats: StoredChats;
+  readonly observer: Pick<Observer, 'tryStarted' | 'tryEnded'>;
+  readonly config: Config;
+  readonly log: Logger;
+}
+
+/** A model instance or quantization is still the model: `qwen3-8b@q4_k_m`, `qwen3-8b:2`. */
+const baseModelName = (name: string): string => name.replace(/(?:@[\w.-]+|:\d+)$/, '');
+
+/** What a call wants of the routes that are tried for it. */
+interface Work<Adapter, Result> {
+  readonly candidates: readonly Candidate<Adapter>[];
+  /** Whether a second try does no harm, once the first was sent. */
+  readonly repeatable: boolean;
+  /** Whether the client sees the answer as it comes: then nobody may take over from a try that began one. */
+  readonly live: boolean;
+  /** One try on one route. */
+  run(candidate: Candidate<Adapter>, progress: AttemptProgress): Promise<Result>;
+  /** Told the place in the queue (1 is next) whenever it changes. */
+  readonly onPosition?: (position: number) => void;
+  /** Told which route answered, once it did. */
+  readonly onAnswer?: (candidate: Candidate<Adapter>) => void;
+}
+
+export class Engine {
+  readonly #deps: EngineDependencies;
+  /** Upstream models that refused a call without streaming. Bounded by the catalog's routes. */
+  readonly #streamOnly = new Set<string>();
+
+  constructor(deps: EngineDependencies) {
+    this.#deps = deps;
+  }
+
+  /**
+   * The model's catalog entry. An unknown title starts one discovery, for a model that was downloaded a moment ago.
+   * @throws GatewayError INVALID_MODEL
+   */
+  async model(title: string, type: number): Promise<CatalogModel> {
+    let model = this.#deps.catalog.find(title);
+    if (model === undefined) {
+      await this.#deps.discovery.discoverUnknown();
+      model = this.#deps.catalog.find(title);
+    }
+    if (model === undefined || model.card.type !== type) {
+      throw new GatewayError('INVALID_MODEL', { param: 'model' });
+    }
+    return model;
+  }
+
+  /** A whole answer. @throws GatewayError */
+  async complete(request: GenerationRequest, call: Call): Promise<ChatResult> {
+    const result = await this.#generate(request, call, undefined);
+    if (result === undefined) throw new Error('a call without a sink has a result');
+    return result;
+  }
+
+  /** An answer as it comes. Resolves when the sink got the terminal batch. @throws GatewayError, also after the first text */
+  async stream(request: GenerationRequest, call: Call, sink: EventSink): Promise<void> {
+    await this.#generate(request, call, sink);
+  }
+
+  /** The vectors of all inputs, all made by the same upstream model. @throws GatewayError */
+  embed(request: EmbeddingRequest, call: Call): Promise<EmbeddingResult> {
+    const { admission, client, config, discovery } = this.#deps;
+    return this.#settle(call, async () => {
+      const model = await this.model(request.model, 1);
+      await call.admit?.(request);
+      const batches = new EmbeddingBatches(request.input);
+      return this.#tryRoutes<EmbeddingAdapter, EmbeddingResult>(
+        {
+          candidates: embeddingCandidatesFor(model, request, discovery, config.timeouts),
+          repeatable: true,
+          live: false,
+          run: (candidate, progress) =>
+            runEmbedding({
+              client,
+              call,
+              request,
+              candidate,
+              progress,
+              batches,
+              moreSlots: () => admission.tryAcquire(candidate),
+            }),
+        },
+        call,
+      );
+    });
+  }
+
+  #generate(
+    request: GenerationRequest,
+    call: Call,
+    sink: EventSink | undefined,
+  ): Promise<ChatResult | undefined> {
+    const { discovery, config, storedChats } = this.#deps;
+    return this.#settle(call, async () => {
+      checkIntegrations(request.parameters.integrations ?? [], config);
+      const model = await this.model(request.model, 0);
+      await call.admit?.(request);
+      const routed = (of: CatalogModel) => candidatesFor(of, request, discovery, config.timeouts);
+      let candidates = routed(model);
+      const { previous_response_id } = request.parameters;
+      if (previous_response_id !== undefined) {
+        candidates = routed(await this.#whereStored(model, previous_response_id, call));
+      }
+      return this.#tryRoutes<ProviderAdapter, ChatResult | undefined>(
+        {
+          candidates,
+          repeatable: !hasSideEffects(request),
+          live: sink !== undefined,
+          run: (candidate, progress) => this.#attempt(candidate, request, call, sink, progress),
+          ...(sink !== undefined && request.includeProgress
+            ? { onPosition: (position: number) => void sink([queuedEvent(position)]) }
+            : {}),
+          onAnswer: (candidate) => {
+            if (call.responseId === undefined) return;
+            const at = { provider: candidate.provider, upstreamModel: candidate.target.model };
+            void storedChats.remember(call.responseId, at, call.caller);
+          },
+        },
+        call,
+      );
+    });
+  }
+
+  /** The model with the one route that stores the chat: a follow-up goes only there. @throws GatewayError INVALID_PARAMS */
+  async #whereStored(model: CatalogModel, responseId: string, { caller }: Call): Promise<CatalogModel> {
+    const at = await this.#deps.storedChats.find(responseId, caller);
+    const routes = model.routes.filter(
+      ({ provider, upstreamModel }) => provider.key === at.provider && upstreamModel === at.upstreamModel,
+    );
+    if (routes.length === 0) {
+      throw invalidParameter('previous_response_id', `${responseId} 属于另一个模型或已停用的路由`);
+    }
+    return { ...model, routes };
+  }
+
+  /** Notes on the call how it failed, if it does. */
+  async #settle<Result>(call: Call, work: () => Promise<Result>): Promise<Result> {
+    try {
+      return await work();
+    } catch (error) {
+      if (call.ending === 'shutdown')
+        throw new GatewayError('SHUTTING_DOWN', { retryAfterSeconds: 1, cause: error });
+      const known = error instanceof GatewayError ? error : undefined;
+      if (known?.code === 'TIMEOUT') call.end('timeout', known);
+      else call.end(call.attempts === 0 ? 'rejected' : 'error', known);
+      throw error;
+    }
+  }
+
+  async #tryRoutes<Adapter, Result>(work: Work<Adapter, Result>, call: Call): Promise<Result> {
+    const { breakers, config, log, observer } = this.#deps;
+    let left = work.candidates;
+    const failed = new Set<Candidate>();
+    let served500 = false;
+    for (;;) {
+      const fresh = left.filter((candidate) => !failed.has(candidate));
+      const { place: candidate, slot } = await this.#admit(
+        fresh.length > 0 ? fresh : left,
+        call,
+        work.onPosition,
+      );
+      const progress: AttemptProgress = { sent: false, heard: false, committed: false, status: undefined };
+      const tried = call.startTry(candidate.provider, candidate.target.model);
+      observer.tryStarted(call, tried);
+      const outcome = await outcomeOf(work.run(candidate, progress));
+      tried.endedMs = call.elapsedMs;
+      tried.upstreamStatus = progress.status;
+      if ('error' in outcome && outcome.error instanceof GatewayError) tried.error = outcome.error;
+      observer.tryEnded(call, tried);
+      // LM Studio reads a prompt to its end before it notices that it was left.
+      const unnoticed = progress.sent && !progress.heard && wasLeft(outcome, call);
+      slot.release(unnoticed ? candidate.route.provider.abortGraceMs : 0);
+      if ('value' in outcome) {
+        breakers.report(candidate.provider, undefined);
+        work.onAnswer?.(candidate);
+        this.#compareModels(candidate, call);
+        return outcome.value;
+      }
+      const { error } = outcome;
+      if (call.stopped) throw error;
+      breakers.report(candidate.provider, error);
+      const unsafe = (work.live && progress.committed) || (progress.sent && !work.repeatable);
+      const streamOnly = this.#learnStreamOnly(error, candidate);
+      const verdict: Verdict = unsafe ? 'stop' : streamOnly ? 'again' : judge(error, served500);
+      served500 ||= error instanceof GatewayError && error.upstreamStatus === 500;
+      left = remaining(left, candidate, verdict);
+      // Learning how a model must be asked is not a retry.
+      if (left.length === 0 || (!streamOnly && call.attempts > config.maxRetries)) throw error;
+      log.warn(
+        { requestId: call.requestId, provider: candidate.provider, verdict, err: error },
+        'a try failed, another follows',
+      );
+      if (streamOnly) continue;
+      failed.add(candidate);
+      if (left.every((other) => failed.has(other)))
+        await this.#backOff(error, call, candidate.timeouts.totalMs);
+    }
+  }
+
+  /** A place at the best route that has one now, else the first that gets free. */
+  async #admit<C extends Candidate>(
+    candidates: readonly C[],
+    call: Call,
+    onPosition: ((position: number) => void) | undefined,
+  ): Promise<{ readonly place: C; readonly slot: Slot }> {
+    const { admission, breakers, discovery, config } = this.#deps;
+    // Behind an open breaker nothing is tried, unless there is nothing else.
+    const closed = candidates.filter((candidate) => breakers.state(candidate.provider) === 'closed');
+    const ordered = orderCandidates(
+      closed.length > 0 ? closed : candidates,
+      admission,
+      (provider) => discovery.state(provider).reachability !== 'down',
+    );
+    for (const place of ordered) {
+      const slot = admission.tryAcquire(place);
+      if (slot !== undefined) return { place, slot };
+    }
+    const before = call.elapsedMs;
+    try {
+      return await admission.wait(ordered, {
+        callerId: call.caller.id,
+        signal: call.signal,
+        timeoutMs: config.queueTimeoutMs,
+        ...(onPosition === undefined ? {} : { onPosition }),
+      });
+    } finally {
+      call.queuedMs += call.elapsedMs - before;
+    }
+  }
+
+  #attempt(
+    candidate: Candidate<ProviderAdapter>,
+    request: GenerationRequest,
+    call: Call,
+    sink: EventSink | undefined,
+    progress: AttemptProgress,
+  ): Promise<ChatResult | undefined> {
+    const streamOnly = this.#streamOnly.has(routeKey(candidate));
+    return runAttempt(
+      {
+        client: this.#deps.client,
+        call,
+        request,
+        baseUrl: candidate.route.provider.baseUrl,
+        target: streamOnly ? { ...candidate.target, streamOnly } : candidate.target,
+        adapter: candidate.adapter,
+        timeouts: candidate.timeouts,
+        progress,
+      },
+      sink,
+    );
+  }
+
+  /** Whether the upstream just told that this model answers streams only; from now on it is asked that way. */
+  #learnStreamOnly(error: unknown, candidate: Candidate): boolean {
+    if (!(error instanceof GatewayError) || error.reason !== 'stream_only') return false;
+    const key = routeKey(candidate);
+    if (this.#streamOnly.has(key)) return false;
+    this.#streamOnly.add(key);
+    return true;
+  }
+
+  /** @throws the error itself where the upstream wants more time than is waited for here, or than the total limit leaves */
+  async #backOff(error: unknown, call: Call, totalMs: number): Promise<void> {
+    const retryAfter = error instanceof GatewayError ? error.retryAfterSeconds : undefined;
+    const milliseconds = backoffMs(call.attempts, retryAfter);
+    if (milliseconds === undefined) throw error;
+    if (totalMs > 0 && call.elapsedMs + milliseconds >= totalMs) throw error;
+    await sleep(milliseconds, undefined, { signal: call.signal });
+  }
+
+  #compareModels(candidate: Candidate, call: Call): void {
+    const asked = candidate.target.model;
+    const answered = call.upstreamModel ?? asked;
+    if (baseModelName(answered) === baseModelName(asked)) return;
+    if (candidate.target.info?.instances?.some((instance) => instance.id === answered)) return;
+    this.#deps.log.warn(
+      { requestId: call.requestId, provider: candidate.provider, asked, answered },
+      'another model answered than was asked',
+    );
+  }
+}
+
+type Outcome<T> = { readonly value: T } | { readonly error: unknown };
+
+const outcomeOf = <T>(promise: Promise<T>): Promise<Outcome<T>> =>
+  promise.then(
+    (value) => ({ value }),
+    (error: unknown) => ({ error }),
+  );
+
+/** Whether we closed the connection of a try, and not the upstream: the client left, or a limit of ours ran out. */
+const wasLeft = (outcome: Outcome<unknown>, call: Call): boolean =>
+  call.stopped ||
+  ('error' in outcome &&
+    outcome.error instanceof GatewayError &&
+    outcome.error.code === 'TIMEOUT' &&
+    outcome.error.upstreamStatus === undefined);
+
+const routeKey = (candidate: Candidate): string => `${candidate.provider} ${candidate.target.model}`;
+
+const queuedEvent = (position: number): ChatEvent => ({
+  type: 'progress',
+  progress: { stage: 'queued', position },
+});
+
+/** The candidates that may still be tried after this one failed. */
+function remaining<C extends Candidate>(candidates: readonly C[], failed: C, verdict: Verdict): C[] {
+  switch (verdict) {
+    case 'again':
+      return [...candidates];
+    case 'elsewhere':
+      return candidates.filter((candidate) => candidate !== failed);
+    case 'other-model':
+      return candidates.filter((candidate) => candidate.target.model !== failed.target.model);
+    case 'stop':
+      return [];
+    default:
+      return verdict satisfies never;
+  }
+}

@@ -1,0 +1,71 @@
+/** The time limits of one streamed try: first event, silence between events, and the whole. Knows no protocol. */
+import type { Timeouts } from '../config.ts';
+
+export type Limit = 'first event' | 'idle' | 'total';
+
+/**
+ * Watches one stream. The first-event limit runs until the first content, and starts anew when a model was loaded; the idle
+ * limit runs from the first event on and is reset by each. Neither runs while a model loads, the idle limit also not
+ * while a slow reader holds the upstream back.
+ */
+export class StreamLimits {
+  readonly #timeouts: Timeouts;
+  readonly #onExpired: (limit: Limit) => void;
+  #first: NodeJS.Timeout | undefined;
+  #idle: NodeJS.Timeout | undefined;
+  readonly #total: NodeJS.Timeout | undefined;
+  #answering = false;
+  #loading = false;
+  #stopped = false;
+
+  /** @param totalMs what is left of the total limit, which spans all tries; 0 = none */
+  constructor(timeouts: Timeouts, totalMs: number, onExpired: (limit: Limit) => void) {
+    this.#timeouts = timeouts;
+    this.#onExpired = onExpired;
+    this.#first = this.#start('first event', timeouts.firstEventMs);
+    this.#total = this.#start('total', totalMs);
+  }
+
+  #start(limit: Limit, milliseconds: number): NodeJS.Timeout | undefined {
+    return milliseconds > 0 ? setTimeout(() => this.#onExpired(limit), milliseconds) : undefined;
+  }
+
+  /** An event came. Comments are none. */
+  event(): void {
+    if (this.#stopped) return;
+    if (this.#idle !== undefined) this.#idle.refresh();
+    else if (!this.#loading) this.#idle = this.#start('idle', this.#timeouts.idleMs);
+  }
+
+  /** The model is being loaded (or, with false, is loaded now): minutes without a word are no failure. */
+  loading(active: boolean): void {
+    this.#loading = active;
+    clearTimeout(this.#first);
+    if (active) {
+      this.hold();
+    } else if (!this.#stopped) {
+      if (!this.#answering) this.#first = this.#start('first event', this.#timeouts.firstEventMs);
+      this.event();
+    }
+  }
+
+  /** The first text, reasoning, tool call or finish came. */
+  content(): void {
+    this.#answering = true;
+    clearTimeout(this.#first);
+  }
+
+  /** The reader holds the upstream back: its silence is not the upstream's. */
+  hold(): void {
+    clearTimeout(this.#idle);
+    this.#idle = undefined;
+  }
+
+  /** The end: nothing expires any more. */
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#first);
+    clearTimeout(this.#idle);
+    clearTimeout(this.#total);
+  }
+}

@@ -1,0 +1,140 @@
+/** The order in which a model's routes are tried. Knows what a route can carry only through its adapter. */
+import type { EmbeddingAdapter, ProviderAdapter, ProviderKind, Target } from '../chat/adapter.ts';
+import { errorTable, GatewayError } from '../chat/errors.ts';
+import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
+import type { Timeouts } from '../config.ts';
+import type { Admission, Place } from './admission.ts';
+import type { CatalogModel, CatalogRoute } from './catalog.ts';
+import type { Discovery } from './discovery.ts';
+
+/** A route that can carry the request, with all that a try needs. */
+export interface Candidate<Adapter = unknown> extends Place {
+  readonly route: CatalogRoute;
+  readonly target: Target;
+  readonly adapter: Adapter;
+  readonly timeouts: Timeouts;
+}
+
+/** What a route's adapter may know, as things stand now. */
+function targetOf(route: CatalogRoute, discovery: Discovery): Target {
+  const { provider } = route;
+  return {
+    provider: provider.key,
+    displayName: provider.displayName,
+    model: route.upstreamModel,
+    apiKey: provider.apiKey,
+    api: route.api,
+    apis: discovery.state(provider.key).apis,
+    info: discovery.info(provider.key, route.upstreamModel),
+  };
+}
+
+/** What calls of this route share: all of the provider where it has a limit of its own, else one model of it. */
+function placeOf(route: CatalogRoute, discovery: Discovery): Place {
+  const { provider, upstreamModel } = route;
+  const own = provider.maxConcurrency;
+  return {
+    pool: own === undefined ? `${provider.key} ${upstreamModel}` : provider.key,
+    provider: provider.key,
+    maxQueue: provider.maxQueue,
+    get limit() {
+      const now = (discovery.provider(provider.key) ?? provider).maxConcurrency;
+      if (now !== undefined) return now === 0 ? undefined : now;
+      return provider.kind.slots(discovery.info(provider.key, upstreamModel));
+    },
+  };
+}
+
+/**
+ * The routes that can carry this request.
+ * @throws GatewayError UNAUTHORIZED that names the provider where every route lacks its key; else the first route's refusal
+ */
+export function candidatesFor(
+  model: CatalogModel,
+  request: GenerationRequest,
+  discovery: Discovery,
+  configured: Timeouts,
+): Candidate<ProviderAdapter>[] {
+  return usableRoutes(model, discovery, configured, (kind, target) => {
+    const adapter = kind.adapterFor(request, target);
+    const refused = adapter.refuse(request, target);
+    if (refused !== undefined) throw refused;
+    return adapter;
+  });
+}
+
+/** The same for embeddings. @throws GatewayError, also INVALID_MODEL where no route's provider makes any */
+export function embeddingCandidatesFor(
+  model: CatalogModel,
+  request: EmbeddingRequest,
+  discovery: Discovery,
+  configured: Timeouts,
+): Candidate<EmbeddingAdapter>[] {
+  return usableRoutes(model, discovery, configured, ({ embeddings }, target) => {
+    const refused =
+      embeddings === undefined
+        ? new GatewayError('INVALID_MODEL', { param: 'model' })
+        : embeddings.refuse(request, target);
+    if (embeddings === undefined || refused !== undefined) throw refused;
+    return embeddings;
+  });
+}
+
+/** @param choose the wire for a route. It throws the GatewayError that stands in the way, if any does */
+function usableRoutes<Adapter>(
+  model: CatalogModel,
+  discovery: Discovery,
+  configured: Timeouts,
+  choose: (kind: ProviderKind, target: Target) => Adapter,
+): Candidate<Adapter>[] {
+  const keyed = model.routes.filter((route) => !route.provider.missingCredential);
+  const first = model.routes[0];
+  if (first === undefined) throw new GatewayError('INVALID_MODEL', { param: 'model' });
+  if (keyed.length === 0) {
+    throw new GatewayError('UNAUTHORIZED', {
+      message: `${errorTable.UNAUTHORIZED.message}(${first.provider.key})`,
+    });
+  }
+  let refusal: GatewayError | undefined;
+  const candidates: Candidate<Adapter>[] = [];
+  for (const route of keyed) {
+    const target = targetOf(route, discovery);
+    try {
+      const adapter = choose(route.provider.kind, target);
+      const timeouts = { ...configured, ...route.provider.timeouts, ...route.timeouts };
+      candidates.push(Object.assign(placeOf(route, discovery), { route, target, adapter, timeouts }));
+    } catch (error) {
+      if (!(error instanceof GatewayError)) throw error;
+      refusal ??= error;
+    }
+  }
+  if (candidates.length === 0 && refusal !== undefined) throw refusal;
+  return candidates;
+}
+
+/** Priority first, then healthy before unhealthy, then the most free slots times weight; ties by chance. */
+export function orderCandidates<C extends Candidate>(
+  candidates: readonly C[],
+  admission: Admission<Candidate>,
+  isHealthy: (provider: string) => boolean,
+): C[] {
+  const rated = candidates.map((candidate) => {
+    const free = admission.free(candidate);
+    // Unlimited places differ only in how much they run already.
+    const room = Number.isFinite(free) ? Math.max(0, free) : 1_000_000 - admission.running(candidate.pool);
+    return {
+      candidate,
+      unhealthy: isHealthy(candidate.provider) ? 0 : 1,
+      room: room * candidate.route.weight,
+      tie: Math.random(),
+    };
+  });
+  rated.sort(
+    (one, other) =>
+      one.candidate.route.priority - other.candidate.route.priority ||
+      one.unhealthy - other.unhealthy ||
+      other.room - one.room ||
+      one.tie - other.tie,
+  );
+  return rated.map(({ candidate }) => candidate);
+}

@@ -1,0 +1,307 @@
+/** HTTP to the upstreams over undici: one exchange per call, pushed chunk by chunk. Knows no wire format and no retries. */
+import { Agent, type Dispatcher } from 'undici';
+import type { UpstreamAnswer, UpstreamCall } from '../chat/adapter.ts';
+import { TransportError } from './errors.ts';
+
+/** Takes one network read. A returned promise holds the upstream back until it settles (backpressure). */
+export type ChunkSink = (chunk: Buffer) => Promise<void> | undefined;
+
+/** The head of an upstream's answer. */
+export interface ResponseHead {
+  readonly status: number;
+  /** Lower case, without parameters; empty if the upstream sent none. */
+  readonly contentType: string;
+  readonly retryAfterSeconds: number | undefined;
+  /** All of them, names in lower case. */
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+}
+
+/** A body that is finished is given this long to end by itself, so that its connection can be used again. */
+const lingerMs = 1000;
+
+/** Largest body that is read as a whole: 64 MiB. Embeddings of a large batch are the longest known. */
+const largestText = 64 * 1024 * 1024;
+
+const headerValue = (value: string | string[] | undefined): string =>
+  (Array.isArray(value) ? value[0] : value) ?? '';
+
+/** Seconds until `Retry-After` (seconds or an HTTP date) allows a new try; undefined where it says nothing usable. */
+function parseRetryAfter(value: string, now: number): number | undefined {
+  if (value === '') return undefined;
+  if (/^\d+(?:\.\d+)?$/.test(value)) return Number(value);
+  const at = Date.parse(value);
+  return Number.isNaN(at) ? undefined : Math.max(0, Math.ceil((at - now) / 1000));
+}
+
+/** One request and its answer. The caller ends it: by reading to the end, `release()` or `destroy()`. */
+export class Exchange implements Dispatcher.DispatchHandler {
+  readonly head: Promise<ResponseHead>;
+  #resolveHead!: (head: ResponseHead) => void;
+  #rejectHead!: (error: TransportError) => void;
+  #controller: Dispatcher.DispatchController | undefined;
+  #connectTimer: NodeJS.Timeout | undefined;
+  #lingerTimer: NodeJS.Timeout | undefined;
+  #sink: ChunkSink | undefined;
+  #resolveBody: (() => void) | undefined;
+  #rejectBody: ((error: TransportError) => void) | undefined;
+  /** What came in this turn, or before the first `read`. */
+  #pending: Buffer[] = [];
+  #scheduled = false;
+  #state: 'connecting' | 'sent' | 'streaming' | 'ended' | 'failed' = 'connecting';
+  #failure: TransportError | undefined;
+  #released = false;
+  #status: number | undefined;
+
+  constructor(connectTimeoutMs: number) {
+    this.head = new Promise((resolve, reject) => {
+      this.#resolveHead = resolve;
+      this.#rejectHead = reject;
+    });
+    // A caller that gave up before the head does not wait for it any more.
+    this.head.catch(() => {});
+    if (connectTimeoutMs > 0) {
+      this.#connectTimer = setTimeout(
+        () => this.#fail(new TransportError('connect-timeout', false)),
+        connectTimeoutMs,
+      );
+    }
+  }
+
+  /** Whether the request was written to a connection. */
+  get sent(): boolean {
+    return this.#controller !== undefined;
+  }
+
+  /** The HTTP status of the answer, once its head came. */
+  get status(): number | undefined {
+    return this.#status;
+  }
+
+  /** Reads the body: `sink` gets every chunk as it comes. Resolves at its clean end. @throws TransportError */
+  read(sink: ChunkSink): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      this.#resolveBody = resolve;
+      this.#rejectBody = reject;
+      this.#sink = sink;
+      this.#flush();
+      if (this.#state === 'ended') resolve();
+    });
+  }
+
+  /** The whole body as text. @throws TransportError (`too-large` beyond `maxBytes`) */
+  async text(maxBytes = largestText): Promise<string> {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    await this.read((chunk) => {
+      size += chunk.length;
+      if (size > maxBytes) this.#fail(new TransportError('too-large', true));
+      else chunks.push(chunk);
+      return undefined;
+    });
+    return Buffer.concat(chunks, size).toString('utf8');
+  }
+
+  /** The answer is complete for the caller: a running `read` resolves. What still comes is dropped, and not waited for long. */
+  release(): void {
+    if (this.#state === 'ended' || this.#state === 'failed') return;
+    this.#released = true;
+    this.#sink = undefined;
+    this.#pending = [];
+    this.#lingerTimer ??= setTimeout(() => this.destroy(), lingerMs).unref();
+    if (this.#controller?.paused === true) this.#controller.resume();
+    this.#resolveBody?.();
+  }
+
+  /** Destroys the connection: the only thing that stops LM Studio's generation. Harmless after the end. */
+  destroy(): void {
+    if (this.#state === 'ended' || this.#state === 'failed') return;
+    this.#fail(new TransportError('aborted', this.sent));
+  }
+
+  #fail(error: TransportError): void {
+    if (this.#state === 'ended' || this.#state === 'failed') return;
+    this.#state = 'failed';
+    this.#failure = error;
+    clearTimeout(this.#connectTimer);
+    clearTimeout(this.#lingerTimer);
+    this.#controller?.abort(error);
+    this.#rejectHead(error);
+    this.#rejectBody?.(error);
+  }
+
+  /** Hands on what came in this turn as one chunk, and holds the connection back if the reader is behind. */
+  readonly #flush = (): void => {
+    this.#scheduled = false;
+    const [first, ...others] = this.#pending;
+    if (first === undefined || this.#sink === undefined) return;
+    const chunk = others.length === 0 ? first : Buffer.concat(this.#pending);
+    this.#pending = [];
+    const held = this.#sink(chunk);
+    const controller = this.#controller;
+    if (held === undefined || controller === undefined || this.#state !== 'streaming') return;
+    controller.pause();
+    held.then(
+      () => {
+        if (this.#state === 'streaming') controller.resume();
+      },
+      () => this.destroy(),
+    );
+  };
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    clearTimeout(this.#connectTimer);
+    this.#controller = controller;
+    if (this.#state === 'failed') controller.abort(this.#failure ?? new TransportError('aborted', false));
+    else this.#state = 'sent';
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    statusCode: number,
+    headers: Record<string, string | string[] | undefined>,
+  ): void {
+    if (statusCode < 200 || this.#state !== 'sent') return;
+    this.#state = 'streaming';
+    this.#status = statusCode;
+    const contentType = headerValue(headers['content-type']);
+    const parametersAt = contentType.indexOf(';');
+    this.#resolveHead({
+      status: statusCode,
+      contentType: (parametersAt < 0 ? contentType : contentType.slice(0, parametersAt)).trim().toLowerCase(),
+      retryAfterSeconds: parseRetryAfter(headerValue(headers['retry-after']), Date.now()),
+      headers,
+    });
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#state !== 'streaming' || this.#released) return;
+    this.#pending.push(chunk);
+    if (this.#sink === undefined || this.#scheduled) return;
+    // undici calls once per HTTP chunk; servers that send an event a chunk put many into one read of the socket. They are
+    // handed on together, as soon as that read is parsed.
+    this.#scheduled = true;
+    process.nextTick(this.#flush);
+  }
+
+  onResponseEnd(): void {
+    if (this.#state !== 'streaming') return;
+    this.#flush();
+    this.#state = 'ended';
+    clearTimeout(this.#lingerTimer);
+    this.#resolveBody?.();
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    // What arrived before a cut was said.
+    if (this.#state === 'streaming') this.#flush();
+    this.#fail(
+      error instanceof TransportError
+        ? error
+        : new TransportError(this.sent ? 'cut' : 'connect', this.sent, error),
+    );
+  }
+}
+
+/** Owns the connections to all upstreams. One for the process; `close()` at its end. */
+export class UpstreamClient {
+  // Unlimited connections per origin: a pool that is too small would queue streams behind each other, unseen by our limits.
+  // All limits are ours (stack: undici's timers are a second coarse), so its own are off.
+  readonly #agent = new Agent({
+    connections: null,
+    pipelining: 1,
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    keepAliveTimeout: 30_000,
+    keepAliveMaxTimeout: 600_000,
+    connect: { timeout: 60_000 },
+  });
+
+  /** Sends a call. Failures, the connect limit included, reject the exchange's `head`. 0 switches the limit off. */
+  open(baseUrl: string, call: UpstreamCall, connectTimeoutMs: number): Exchange {
+    const exchange = new Exchange(connectTimeoutMs);
+    const origin = originOf(baseUrl);
+    try {
+      this.#agent.dispatch(
+        {
+          origin: origin.origin,
+          path: origin.prefix + call.path,
+          method: call.method,
+          headers: call.headers,
+          body: call.body ?? null,
+        },
+        exchange,
+      );
+    } catch (error) {
+      // undici throws where a header or path cannot be sent (a key with a newline, say).
+      exchange.onResponseError(nothing, error instanceof Error ? error : new Error(String(error)));
+    }
+    return exchange;
+  }
+
+  /**
+   * The whole answer of a short call.
+   * @throws TransportError (`timeout` when `totalTimeoutMs` ran out, `aborted` by the signal)
+   */
+  async fetchText(
+    baseUrl: string,
+    call: UpstreamCall,
+    options: {
+      readonly connectTimeoutMs: number;
+      readonly totalTimeoutMs: number;
+      readonly signal?: AbortSignal;
+      readonly maxBytes?: number;
+    },
+  ): Promise<ResponseHead & UpstreamAnswer> {
+    const exchange = this.open(baseUrl, call, options.connectTimeoutMs);
+    let timedOut = false;
+    const timer =
+      options.totalTimeoutMs > 0
+        ? setTimeout(() => {
+            timedOut = true;
+            exchange.destroy();
+          }, options.totalTimeoutMs)
+        : undefined;
+    const abort = (): void => exchange.destroy();
+    options.signal?.addEventListener('abort', abort, { once: true });
+    if (options.signal?.aborted === true) abort();
+    try {
+      const head = await exchange.head;
+      return { ...head, body: await exchange.text(options.maxBytes) };
+    } catch (error) {
+      throw timedOut ? new TransportError('timeout', exchange.sent) : error;
+    } finally {
+      clearTimeout(timer);
+      options.signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#agent.destroy();
+  }
+}
+
+const origins = new Map<string, { readonly origin: string; readonly prefix: string }>();
+
+/** Splits a base URL once; providers are few, so the memory is bounded by the catalog. */
+function originOf(baseUrl: string): { readonly origin: string; readonly prefix: string } {
+  let known = origins.get(baseUrl);
+  if (known === undefined) {
+    const url = new URL(baseUrl);
+    known = { origin: url.origin, prefix: url.pathname.replace(/\/+$/, '') + url.search };
+    origins.set(baseUrl, known);
+  }
+  return known;
+}
+
+/** Stands in for undici's controller where a call failed before undici made one. */
+const nothing: Dispatcher.DispatchController = {
+  aborted: true,
+  paused: false,
+  reason: null,
+  rawHeaders: null,
+  rawTrailers: null,
+  abort() {},
+  pause() {},
+  resume() {},
+};

@@ -1,0 +1,198 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { EmbeddingRequest, GenerationRequest } from '../../src/chat/request.ts';
+import { Allowances, estimateTokens } from '../../src/gateway/allowances.ts';
+import { Call } from '../../src/gateway/call.ts';
+import type { GatewayKey } from '../../src/gateway/keys.ts';
+import { formatReset } from '../../src/http/plugins/limits.ts';
+
+const unlimited: GatewayKey = {
+  id: 1,
+  name: 'somebody',
+  prefix: 'sk-gw-abcdef',
+  scope: 'inference',
+  models: undefined,
+  rpm: undefined,
+  tpm: undefined,
+  maxConcurrency: undefined,
+  dailyTokens: undefined,
+  expiresAt: undefined,
+  revoked: false,
+};
+
+const request = (text = '', max_tokens?: number): GenerationRequest => ({
+  kind: 'chat',
+  model: 'm',
+  messages: [{ role: 'user', content: text }],
+  stream: false,
+  includeProgress: false,
+  parameters: max_tokens === undefined ? {} : { max_tokens },
+});
+
+const callOf = (limits: Partial<GatewayKey>): Call =>
+  new Call('id', { id: 'key-1', address: '::1', key: { ...unlimited, ...limits } }, '/api/llm/chat');
+
+/** Runs a call to its end; what the upstream reports it used. */
+async function use(
+  allowances: Allowances,
+  limits: Partial<GatewayKey>,
+  tokens: number | null,
+  first?: number,
+) {
+  const call = callOf(limits);
+  const standing = await allowances.admit(call, request());
+  call.usage = tokens === null ? null : { input_tokens: 0, output_tokens: tokens, total_tokens: tokens };
+  call.firstTokenMs = first;
+  allowances.settle(call);
+  return standing;
+}
+
+beforeEach(() => void vi.useFakeTimers({ now: new Date('2026-11-22T23:00:00Z') }));
+afterEach(() => void vi.useRealTimers());
+
+describe('requests a minute', () => {
+  it('come back 60 s after the first of them, and not before', async () => {
+    const allowances = new Allowances(0);
+    await use(allowances, { rpm: 2 }, 0);
+    vi.advanceTimersByTime(59_000);
+    await use(allowances, { rpm: 2 }, 0);
+    const { refusal, requests } = await use(allowances, { rpm: 2 }, 0);
+    expect(refusal?.retryAfterSeconds).toBe(1);
+    expect(requests).toEqual({ limit: 2, remaining: 0, resetMs: 1000 });
+    vi.advanceTimersByTime(1000);
+    expect((await use(allowances, { rpm: 2 }, 0)).requests?.remaining).toBe(1);
+  });
+
+  it("are the key's own where it has any, 0 meaning none", async () => {
+    const allowances = new Allowances(1);
+    expect((await use(allowances, {}, 0)).requests?.limit).toBe(1);
+    expect((await use(allowances, { rpm: 5 }, 0)).requests?.limit).toBe(5);
+    expect((await use(allowances, { rpm: 0 }, 0)).requests).toBeUndefined();
+  });
+
+  it('that were refused use up nothing of a limit that is raised meanwhile', async () => {
+    const allowances = new Allowances(0);
+    for (let i = 0; i < 9; i += 1) await use(allowances, { rpm: 1 }, 0);
+    expect((await use(allowances, { rpm: 5 }, 0)).requests?.remaining).toBe(3);
+  });
+
+  it('are not used up by what another limit refuses', async () => {
+    const allowances = new Allowances(0);
+    const limits = { rpm: 5, maxConcurrency: 1 };
+    const running = callOf(limits);
+    await allowances.admit(running, request());
+    for (let i = 0; i < 9; i += 1) await allowances.admit(callOf(limits), request());
+    allowances.settle(running);
+    expect((await use(allowances, limits, 0)).requests?.remaining).toBe(3);
+  });
+});
+
+describe('tokens a minute', () => {
+  it('are counted as the upstream reports them, once a call is over', async () => {
+    const allowances = new Allowances(0);
+    await use(allowances, { tpm: 100 }, 99);
+    expect((await use(allowances, { tpm: 100 }, 1)).refusal).toBeUndefined();
+    const { refusal, tokens } = await use(allowances, { tpm: 100 }, 1);
+    expect(refusal).toMatchObject({ code: 'RATE_LIMITED', retryAfterSeconds: 60 });
+    expect(tokens).toEqual({ limit: 100, remaining: 0, resetMs: 60_000 });
+  });
+
+  it('are reserved for running calls by an estimate', async () => {
+    const allowances = new Allowances(0);
+    const running = callOf({ tpm: 100 });
+    expect((await allowances.admit(running, request('', 60))).tokens?.remaining).toBe(40);
+    expect((await allowances.admit(callOf({ tpm: 100 }), request('', 60))).refusal).toBeUndefined();
+    expect((await allowances.admit(callOf({ tpm: 100 }), request('', 1))).refusal).toBeDefined();
+    allowances.settle(running);
+    expect((await allowances.admit(callOf({ tpm: 100 }), request('', 1))).refusal).toBeUndefined();
+  });
+
+  it('are the estimate where an answer began and its usage never came', async () => {
+    const allowances = new Allowances(0);
+    await use(allowances, { tpm: 100 }, null, 5);
+    expect((await use(allowances, { tpm: 100 }, 0)).refusal).toBeDefined();
+  });
+
+  it('are none for a call that never got an answer', async () => {
+    const allowances = new Allowances(0);
+    await use(allowances, { tpm: 100 }, null);
+    expect((await use(allowances, { tpm: 100 }, 0)).refusal).toBeUndefined();
+  });
+});
+
+describe('tokens a day', () => {
+  it('come back at midnight UTC', async () => {
+    const allowances = new Allowances(0);
+    await use(allowances, { dailyTokens: 10 }, 10);
+    expect((await use(allowances, { dailyTokens: 10 }, 0)).refusal?.retryAfterSeconds).toBe(3600);
+    vi.advanceTimersByTime(3_600_000);
+    expect((await use(allowances, { dailyTokens: 10 }, 0)).refusal).toBeUndefined();
+  });
+
+  it('include those from before a restart', async () => {
+    const allowances = new Allowances(0);
+    allowances.restoreDay('key-1', 10);
+    expect((await use(allowances, { dailyTokens: 10 }, 0)).refusal).toBeDefined();
+  });
+});
+
+describe('calls at once', () => {
+  it('are free again when one is over, and only once for each', async () => {
+    const allowances = new Allowances(0);
+    const [one, two] = [callOf({ maxConcurrency: 1 }), callOf({ maxConcurrency: 1 })];
+    await allowances.admit(one, request());
+    expect((await allowances.admit(two, request())).refusal?.retryAfterSeconds).toBe(1);
+    allowances.settle(two);
+    expect((await allowances.admit(two, request())).refusal).toBeDefined();
+    allowances.settle(one);
+    allowances.settle(one);
+    expect((await allowances.admit(two, request())).refusal).toBeUndefined();
+    expect((await allowances.admit(callOf({ maxConcurrency: 1 }), request())).refusal).toBeDefined();
+  });
+
+  it('are not taken by a client that had left before it was counted', async () => {
+    const allowances = new Allowances(0);
+    const left = callOf({ maxConcurrency: 1 });
+    left.stop('client_gone');
+    await allowances.admit(left, request());
+    expect((await use(allowances, { maxConcurrency: 1 }, 0)).refusal).toBeUndefined();
+  });
+});
+
+describe('the estimate of a request', () => {
+  it('is a token for four bytes of text, and what the answer may have', () => {
+    expect(estimateTokens(request('x'.repeat(400), 50))).toBe(150);
+  });
+
+  it('counts no picture', () => {
+    const picture = {
+      type: 'image_url' as const,
+      image_url: { url: `data:image/png;base64,${'A'.repeat(9999)}` },
+    };
+    const content = [{ type: 'text' as const, text: 'four' }, picture];
+    const asked: GenerationRequest = {
+      ...request('', 1),
+      kind: 'chat',
+      messages: [{ role: 'user', content }],
+    };
+    expect(estimateTokens(asked)).toBe(2);
+  });
+
+  it('is of the inputs alone for embeddings', () => {
+    const asked: EmbeddingRequest = { kind: 'embedding', model: 'm', input: ['four', 'four'] };
+    expect(estimateTokens(asked)).toBe(2);
+  });
+});
+
+describe('a time until a reset', () => {
+  it.each([
+    [0, '0s'],
+    [1, '1s'],
+    [5900, '6s'],
+    [60_000, '1m0s'],
+    [61_000, '1m1s'],
+    [3_600_000, '1h0m0s'],
+    [86_399_000, '23h59m59s'],
+  ])('of %i ms is written %s', (milliseconds, written) => {
+    expect(formatReset(milliseconds)).toBe(written);
+  });
+});
