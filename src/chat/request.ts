@@ -22,9 +22,9 @@ export const freeForm = z
   .record(z.string(), z.unknown())
   .refine(isShallow, { error: `嵌套超过 ${deepest} 层`, abort: true });
 
-export const textPart = z.strictObject({ type: z.literal('text'), text: z.string() });
+const textPart = z.strictObject({ type: z.literal('text'), text: z.string() });
 
-export const imagePart = z.strictObject({
+const imagePart = z.strictObject({
   type: z.literal('image_url'),
   image_url: z.strictObject({
     url: z.string().min(1).meta({ description: 'data:image/png;base64,… or data:image/jpeg;base64,…' }),
@@ -36,7 +36,7 @@ const partError = { error: '必须是 text 或 image_url' };
 
 const textContent = z.union([z.string(), z.array(textPart).min(1)], contentError);
 
-export const toolCall = z.strictObject({
+const toolCall = z.strictObject({
   id: z.string().min(1),
   type: z.literal('function'),
   function: z.strictObject({ name: z.string().min(1), arguments: z.string() }),
@@ -44,9 +44,9 @@ export const toolCall = z.strictObject({
 
 const name = z.string().nullish();
 
-export const systemMessage = z.strictObject({ role: z.literal('system'), content: textContent, name });
+const systemMessage = z.strictObject({ role: z.literal('system'), content: textContent, name });
 
-export const userMessage = z.strictObject({
+const userMessage = z.strictObject({
   role: z.literal('user'),
   content: z.union(
     [z.string(), z.array(z.discriminatedUnion('type', [textPart, imagePart], partError)).min(1)],
@@ -55,7 +55,7 @@ export const userMessage = z.strictObject({
   name,
 });
 
-export const assistantMessage = z
+const assistantMessage = z
   .strictObject({
     role: z.literal('assistant'),
     content: textContent.nullish(),
@@ -72,7 +72,7 @@ export const assistantMessage = z
     { error: '缺少 content', path: ['content'] },
   );
 
-export const toolMessage = z.strictObject({
+const toolMessage = z.strictObject({
   role: z.literal('tool'),
   content: textContent,
   tool_call_id: z.string().min(1),
@@ -95,7 +95,7 @@ export const functionTool = z.strictObject({
   }),
 });
 
-export const toolChoice = z.union(
+const toolChoice = z.union(
   [
     z.enum(['none', 'auto', 'required']),
     z.strictObject({
@@ -188,8 +188,6 @@ export type Parameters = Readonly<
 
 export type ParameterName = keyof Parameters;
 
-export type TextPart = Readonly<z.output<typeof textPart>>;
-export type ImagePart = Readonly<z.output<typeof imagePart>>;
 export type Message = Readonly<z.output<typeof message>>;
 export type Integration = z.output<typeof integration>;
 export type ResponseFormat = z.output<typeof responseFormat>;

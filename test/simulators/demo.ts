@@ -13,8 +13,8 @@ const command = (address: string, body: object, flags = '-s'): string =>
 
 function printCommands(address: string): void {
   const ask = (content: string): object[] => [{ role: 'user', content }];
-  const plain = { model: chatModel, messages: ask('你好') };
-  const streamed = { model: chatModel, messages: ask('给我讲个故事'), stream: true };
+  const plain = { model: chatModel, messages: ask('你好,很高兴认识你!') };
+  const streamed = { ...plain, stream: true };
   const withProgress = {
     model: thinkingModel,
     messages: ask('北京今天天气怎么样?'),
@@ -31,7 +31,7 @@ ${command(address, plain)}
 2. The same as a stream:
 ${command(address, streamed, '-sN')}
 
-3. A model that is loaded (the first time), thinks and calls a tool, with progress:
+3. A model that is loaded first (3 s, the first time), thinks and calls a tool, with progress:
 ${command(address, withProgress, '-sN')}
 
 The documentation is at ${address}/docs. Ctrl-C ends the demo.
@@ -50,6 +50,8 @@ try {
     LMSTUDIO_API_KEY: undefined,
     DATABASE_URL: `sqlite:${join(directory, 'demo.db')}`,
     SHUTDOWN_GRACE_MS: process.env.SHUTDOWN_GRACE_MS ?? '2000',
+    // The commands are to be the last thing on the screen.
+    LOG_LEVEL: process.env.LOG_LEVEL ?? 'warn',
   });
   printCommands(gateway.address);
   let ending = false;

@@ -8,7 +8,9 @@ const failure = { displayName: 'LM Studio', provider: 'lmstudio', words: 'bad th
 describe('docs/errors.md', () => {
   it('has exactly the rows of the table, with status, message and whether it is tried again', () => {
     const page = readFileSync(new URL('../../docs/errors.md', import.meta.url), 'utf8');
-    const rows = [...page.matchAll(/^\| ([A-Z_]+) \| (\d+) \| ([^|]+) \| (yes|no) \|$/gm)].map((row) => row.slice(1));
+    const rows = [...page.matchAll(/^\| ([A-Z_]+) \| (\d+) \| ([^|]+) \| (yes|no) \|$/gm)].map((row) =>
+      row.slice(1),
+    );
     const expected = Object.entries(errorTable).map(([code, row]) => [
       code,
       String(row.status),
@@ -60,7 +62,9 @@ describe('an upstream refusal', () => {
   });
 
   it('without words says that the answer was malformed', () => {
-    expect(upstreamError({ ...failure, words: '', status: 500 }).message).toBe('LM Studio返回错误:响应格式错误');
+    expect(upstreamError({ ...failure, words: '', status: 500 }).message).toBe(
+      'LM Studio返回错误:响应格式错误',
+    );
   });
 });
 

@@ -1,0 +1,17 @@
+/** What a dialect must offer for its event stream; the http layer writes what it returns and looks no further. */
+import type { GatewayError } from '../chat/errors.ts';
+import type { ChatEvent } from '../chat/events.ts';
+
+/** Who answered, for a stream whose headers left before that was known. */
+export interface AnswerRoute {
+  readonly provider: string;
+  readonly model: string;
+  readonly attempts: number;
+}
+
+export interface StreamEncoder {
+  /** The bytes for one batch; empty where the dialect has nothing to say. After `finish` the stream is complete. */
+  encode(events: readonly ChatEvent[]): string;
+  /** The bytes that end a stream which failed after its headers. */
+  fail(error: GatewayError): string;
+}

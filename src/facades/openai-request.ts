@@ -1,0 +1,222 @@
+/**
+ * The requests of the OpenAI-compatible dialect: what it takes, what it refuses by name, and the canonical requests that come of it.
+ * Wire: https://platform.openai.com/docs/api-reference/chat/create, /completions/create and /embeddings/create.
+ */
+import { z } from 'zod';
+import { GatewayError, invalidParameter } from '../chat/errors.ts';
+import {
+  type ChatRequest,
+  type CompletionRequest,
+  effectiveParameters,
+  type GivenParameters,
+  parameterFields,
+  type Reasoning,
+} from '../chat/request.ts';
+import { embeddingFields, listOfTexts } from './embedding-input.ts';
+import {
+  openaiMessage,
+  openaiResponseFormat,
+  openaiTool,
+  openaiToolChoice,
+  toMessage,
+  unsupportedField,
+} from './openai-messages.ts';
+
+/** What clients send for their own or OpenAI's bookkeeping, and what changes no answer. */
+const withoutEffect = z.unknown().optional().meta({ description: 'Accepted without effect.' });
+
+const tokenLimit = z
+  .int()
+  .refine((limit) => limit === -1 || limit >= 1, { error: '必须是 >= 1 的整数' })
+  .nullish()
+  .meta({ description: '1 or more; -1 counts as absent.' });
+
+const onlyOne = z
+  .literal(1, { error: '仅支持 1' })
+  .nullish()
+  .meta({ description: 'Only 1, which changes nothing.' });
+
+/** The fields that chat and text completions share. */
+const commonFields = {
+  model: z.string().min(1).meta({ description: 'The `title` of a model with type 0.' }),
+  stream: z.boolean().nullish(),
+  stream_options: z
+    .object({
+      include_usage: z.boolean().nullish(),
+      include_obfuscation: z.literal(false, { error: '不支持此参数' }).nullish(),
+    })
+    .nullish()
+    .meta({ description: '`include_usage` asks for one more chunk with the usage and without choices.' }),
+  temperature: z.number().min(0).max(2).nullish(),
+  top_p: z.number().min(0).max(1).nullish(),
+  max_tokens: tokenLimit,
+  n: onlyOne,
+  stop: parameterFields.stop.nullish(),
+  seed: parameterFields.seed.nullish(),
+  presence_penalty: parameterFields.presence_penalty.nullish(),
+  frequency_penalty: parameterFields.frequency_penalty.nullish(),
+  logit_bias: parameterFields.logit_bias.nullish(),
+  user: z.string().nullish().meta({ description: 'For the usage log only.' }),
+};
+
+const efforts = {
+  none: 'off',
+  minimal: 'low',
+  low: 'low',
+  medium: 'medium',
+  high: 'high',
+  xhigh: 'high',
+  max: 'high',
+} as const satisfies Record<string, Reasoning>;
+
+const chatExample = { model: 'qwen-plus', messages: [{ role: 'user', content: '你好' }] };
+
+/** The body of POST /v1/chat/completions. Fields that OpenAI does not have are ignored. */
+export const chatCompletionBody = z
+  .object({
+    ...commonFields,
+    messages: z.array(openaiMessage).min(1),
+    max_completion_tokens: tokenLimit,
+    logprobs: z.boolean().nullish(),
+    top_logprobs: z.int().min(0).max(20).nullish(),
+    tools: z.array(openaiTool).nullish(),
+    tool_choice: openaiToolChoice.nullish(),
+    parallel_tool_calls: z.boolean().nullish(),
+    response_format: openaiResponseFormat.nullish(),
+    reasoning_effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullish().meta({
+      description: 'As `reasoning` of the unified API: none is off, minimal is low, xhigh and max are high.',
+    }),
+    modalities: z
+      .array(z.string())
+      .refine((list) => list.every((modality) => modality === 'text'), { error: '仅支持 text' })
+      .nullish(),
+    functions: z.union([z.tuple([]), z.null()], { error: '不支持此参数, 请使用 tools' }).optional(),
+    function_call: z.null({ error: '不支持此参数, 请使用 tool_choice' }).optional(),
+    audio: unsupportedField,
+    moderation: unsupportedField,
+    prediction: unsupportedField,
+    prompt_cache_options: unsupportedField,
+    prompt_cache_retention: unsupportedField,
+    verbosity: unsupportedField,
+    web_search_options: unsupportedField,
+    metadata: withoutEffect,
+    prompt_cache_key: withoutEffect,
+    safety_identifier: withoutEffect,
+    service_tier: withoutEffect,
+    store: withoutEffect,
+  })
+  .meta({
+    examples: [chatExample, { ...chatExample, stream: true, stream_options: { include_usage: true } }],
+  });
+
+const promptError = '必须是一个字符串, 不支持多个提示或 token 数组';
+
+/** The body of POST /v1/completions. */
+export const completionBody = z
+  .object({
+    ...commonFields,
+    prompt: z.union(
+      [z.string(), listOfTexts(promptError).refine((list) => list.length === 1, { error: promptError })],
+      { error: promptError },
+    ),
+    best_of: onlyOne,
+    echo: z.literal(false, { error: '不支持此参数' }).nullish(),
+    logprobs: unsupportedField,
+    suffix: z.union([z.literal(''), z.null()], { error: '不支持此参数' }).optional(),
+  })
+  .meta({ examples: [{ model: 'qwen2.5-7b-instruct', prompt: '从前有座山', max_tokens: 50 }] });
+
+/** The body of POST /v1/embeddings. */
+export const embeddingBody = z
+  .object({
+    ...embeddingFields,
+    encoding_format: z.enum(['float', 'base64']).nullish(),
+  })
+  .meta({ examples: [{ model: 'text-embedding-v4', input: ['一段文字', '另一段文字'] }] });
+
+type CommonBody = Omit<
+  z.output<typeof completionBody>,
+  'prompt' | 'best_of' | 'echo' | 'logprobs' | 'suffix'
+>;
+
+/** A field of the canonical request to the name under which this caller set it. */
+export type FieldNames = ReadonlyMap<string, string>;
+
+/** A canonical request, and what the answer needs to know of the caller's own. */
+export interface Incoming<Request> {
+  readonly request: Request;
+  readonly includeUsage: boolean;
+  readonly fieldNames: FieldNames;
+}
+
+function readCommon(body: CommonBody, more: GivenParameters) {
+  const { temperature, top_p, stop, seed, presence_penalty, frequency_penalty, logit_bias } = body;
+  const given = { temperature, top_p, stop, seed, presence_penalty, frequency_penalty, logit_bias };
+  return {
+    model: body.model,
+    stream: body.stream === true,
+    includeProgress: false,
+    parameters: effectiveParameters({ ...given, ...more }),
+    ...(typeof body.user === 'string' ? { user: body.user } : {}),
+  };
+}
+
+const wantsUsage = (body: CommonBody): boolean => body.stream_options?.include_usage === true;
+
+const withoutMinusOne = (limit: number | null | undefined): number | undefined =>
+  limit === null || limit === -1 ? undefined : limit;
+
+/** @throws GatewayError for combinations that make no sense */
+export function readChatCompletion(body: z.output<typeof chatCompletionBody>): Incoming<ChatRequest> {
+  const { logprobs, top_logprobs, tools, tool_choice, parallel_tool_calls, response_format } = body;
+  const limit = withoutMinusOne(body.max_tokens);
+  const newLimit = withoutMinusOne(body.max_completion_tokens);
+  if (limit !== undefined && newLimit !== undefined && limit !== newLimit) {
+    throw invalidParameter('max_tokens', '不能与 max_completion_tokens 同时使用');
+  }
+  if (top_logprobs && logprobs !== true) throw invalidParameter('top_logprobs', '需要 logprobs');
+  const effort = body.reasoning_effort ?? undefined;
+  const common = readCommon(body, {
+    max_tokens: newLimit ?? limit,
+    logprobs,
+    top_logprobs,
+    tools,
+    tool_choice,
+    parallel_tool_calls,
+    response_format,
+    reasoning: effort === undefined ? undefined : efforts[effort],
+  });
+  if (common.parameters.tool_choice !== undefined && common.parameters.tools === undefined) {
+    throw invalidParameter('tool_choice', '需要 tools');
+  }
+  const fieldNames = new Map([['reasoning', 'reasoning_effort']]);
+  if (newLimit !== undefined) fieldNames.set('max_tokens', 'max_completion_tokens');
+  return {
+    request: { kind: 'chat', ...common, messages: body.messages.map(toMessage) },
+    includeUsage: wantsUsage(body),
+    fieldNames,
+  };
+}
+
+export function readCompletion(body: z.output<typeof completionBody>): Incoming<CompletionRequest> {
+  const common = readCommon(body, { max_tokens: withoutMinusOne(body.max_tokens) });
+  const prompt = typeof body.prompt === 'string' ? body.prompt : body.prompt.join('');
+  return {
+    request: { kind: 'completion', ...common, prompt },
+    includeUsage: wantsUsage(body),
+    fieldNames: new Map(),
+  };
+}
+
+/** A refusal of the gateway's own, with the field names that this caller used. Upstreams' words stay as they are. */
+export function inCallersWords(error: GatewayError, fieldNames: FieldNames): GatewayError {
+  const { code, param, upstreamStatus } = error;
+  if (code !== 'INVALID_PARAMS' || param === undefined || upstreamStatus !== undefined) return error;
+  const message = error.message.replace(
+    /(?<![\w.])[a-z_]+(?![\w.])/g,
+    (word) => fieldNames.get(word) ?? word,
+  );
+  return message === error.message
+    ? error
+    : new GatewayError(code, { message, param: fieldNames.get(param) ?? param });
+}

@@ -1,0 +1,214 @@
+/** The unified API's dialect: its request schema, its answers and its event stream. Knows no provider and no socket. */
+import { z } from 'zod';
+import type { EmbeddingResult } from '../chat/adapter.ts';
+import { type GatewayError, invalidParameter } from '../chat/errors.ts';
+import type { ChatEvent, ChatResult, FinishReason, ServerToolCall, Stats, Usage } from '../chat/events.ts';
+import {
+  type ChatRequest,
+  type CompletionRequest,
+  effectiveParameters,
+  message,
+  parameterFields,
+} from '../chat/request.ts';
+import { embeddingFields } from './embedding-input.ts';
+import type { AnswerRoute, StreamEncoder } from './encoder.ts';
+
+const optional = Object.fromEntries(
+  Object.entries(parameterFields).map(([name, schema]) => [name, schema.nullish()]),
+) as { [K in keyof typeof parameterFields]: z.ZodOptional<z.ZodNullable<(typeof parameterFields)[K]>> };
+
+const streamOptions = z.looseObject({ include_progress: z.boolean().nullish() }).meta({
+  description: '`include_progress` asks for progress chunks. A preference, never a reason to refuse.',
+});
+
+/** What a value may be that other APIs send by default and that changes nothing here. */
+const withoutEffect = {
+  n: z.literal(1).nullish().meta({ description: 'Only 1, which changes nothing.' }),
+  logprobs: z.literal(false).nullish().meta({ description: 'Only false, which changes nothing.' }),
+};
+
+/** Everything that every generation endpoint of the unified API takes beside its input. */
+const commonFields = {
+  ...optional,
+  ...withoutEffect,
+  stream: z.boolean().nullish().meta({ description: 'true: answer as server-sent events. Default false.' }),
+  stream_options: streamOptions.nullish(),
+  user: z.string().nullish().meta({ description: 'Opaque; for the usage log only.' }),
+};
+
+const model = z.string().min(1).meta({ description: 'The `title` of a model with type 0.' });
+
+/** The body of POST /api/llm/chat. */
+export const chatBody = z
+  .strictObject({
+    model,
+    messages: z.array(message).min(1),
+    ...commonFields,
+  })
+  .meta({
+    examples: [
+      {
+        model: 'qwen2.5-7b-instruct',
+        messages: [{ role: 'user', content: '你好' }],
+        stream: false,
+        temperature: 0.7,
+      },
+      { model: 'qwen2.5-7b-instruct', messages: [{ role: 'user', content: '你好' }], stream: true },
+    ],
+  });
+
+/** The body of POST /api/llm/completions. What makes no sense without a chat is refused by the route that would have to honour it. */
+export const completionBody = z
+  .strictObject({
+    model,
+    prompt: z.string().meta({ description: 'The text to continue, without any chat template.' }),
+    ...commonFields,
+  })
+  .meta({ examples: [{ model: 'qwen2.5-7b-instruct', prompt: '从前有座山', max_tokens: 50 }] });
+
+/** The body of POST /api/llm/embeddings. */
+export const embeddingBody = z
+  .strictObject(embeddingFields)
+  .meta({ examples: [{ model: 'text-embedding-v4', input: ['一段文字', '另一段文字'] }] });
+
+type CommonBody = Pick<z.output<typeof chatBody>, keyof typeof commonFields>;
+
+/** What the common fields of a body come to. @throws GatewayError for combinations that make no sense */
+function commonRequest(body: CommonBody) {
+  const { stream, stream_options, user, n: _, ...given } = body;
+  const parameters = effectiveParameters(given);
+  if (parameters.tool_choice !== undefined && parameters.tools === undefined) {
+    throw invalidParameter('tool_choice', '需要 tools');
+  }
+  return {
+    stream: stream === true,
+    includeProgress: stream === true && stream_options?.include_progress === true,
+    parameters,
+    ...(typeof user === 'string' ? { user } : {}),
+  };
+}
+
+/** @throws GatewayError */
+export function readChatRequest(body: z.output<typeof chatBody>): ChatRequest {
+  const { model: title, messages, ...rest } = body;
+  return { kind: 'chat', model: title, messages, ...commonRequest(rest) };
+}
+
+/** @throws GatewayError */
+export function readCompletionRequest(body: z.output<typeof completionBody>): CompletionRequest {
+  const { model: title, prompt, ...rest } = body;
+  return { kind: 'completion', model: title, prompt, ...commonRequest(rest) };
+}
+
+/** A stats object without what was not told; undefined where nothing is left. */
+function presentStats(stats: Stats | undefined): Stats | undefined {
+  if (stats === undefined) return undefined;
+  const told = Object.entries(stats).filter(([, value]) => value !== undefined);
+  return told.length === 0 ? undefined : Object.fromEntries(told);
+}
+
+/** The `data` of a plain answer: three keys always, the others only where there is something to say. */
+export function encodeResult(result: ChatResult): Record<string, unknown> {
+  const stats = presentStats(result.stats);
+  return {
+    content: result.content,
+    finish_reason: result.finish.reason,
+    usage: result.usage,
+    ...(result.reasoning === undefined ? {} : { reasoning_content: result.reasoning }),
+    ...(result.toolCalls === undefined ? {} : { tool_calls: result.toolCalls }),
+    ...(result.serverToolCalls === undefined ? {} : { tool_calls_made: result.serverToolCalls }),
+    ...(result.responseId === undefined ? {} : { response_id: result.responseId }),
+    ...(stats === undefined ? {} : { stats }),
+  };
+}
+
+/** The `data` of an embeddings answer. */
+export function encodeEmbeddingResult({ embeddings, usage }: EmbeddingResult): Record<string, unknown> {
+  return { embeddings: embeddings.map((embedding, index) => ({ index, embedding })), usage };
+}
+
+const done = 'data: [DONE]\n\n';
+
+/** The unified event stream. One per answer: it holds what only the terminal chunk may say. */
+export class UnifiedEncoder implements StreamEncoder {
+  readonly #route: () => AnswerRoute | undefined;
+  #usage: Usage | null = null;
+  #stats: Stats | undefined;
+  #serverToolCalls: ServerToolCall[] = [];
+
+  /** @param route the route that answered, where the headers left too early to name it */
+  constructor(route: () => AnswerRoute | undefined) {
+    this.#route = route;
+  }
+
+  encode(events: readonly ChatEvent[]): string {
+    let bytes = '';
+    for (const event of events) bytes += this.#encode(event);
+    return bytes;
+  }
+
+  #encode(event: ChatEvent): string {
+    switch (event.type) {
+      case 'text':
+        // By hand: this line is written for every token.
+        return `data: {"content":${JSON.stringify(event.text)},"finish_reason":null}\n\n`;
+      case 'reasoning':
+        return `data: {"content":"","finish_reason":null,"reasoning_content":${JSON.stringify(event.text)}}\n\n`;
+      case 'tool-calls':
+        return `data: {"content":"","finish_reason":null,"tool_calls":${JSON.stringify(event.deltas)}}\n\n`;
+      case 'progress':
+        return `data: {"content":"","finish_reason":null,"progress":${JSON.stringify(event.progress)}}\n\n`;
+      case 'server-tool':
+        this.#serverToolCalls.push(event.call);
+        return '';
+      case 'usage':
+        this.#usage = event.usage;
+        return '';
+      case 'stats':
+        this.#stats = { ...this.#stats, ...event.stats };
+        return '';
+      case 'finish':
+        return this.#terminal(event.reason, event.responseId);
+      case 'start':
+      case 'error':
+        return '';
+      default:
+        return event satisfies never;
+    }
+  }
+
+  #terminal(reason: FinishReason, responseId: string | undefined): string {
+    const stats = presentStats(this.#stats);
+    const route = this.#route();
+    const chunk = {
+      content: '',
+      finish_reason: reason,
+      usage: this.#usage,
+      ...(this.#serverToolCalls.length === 0 ? {} : { tool_calls_made: this.#serverToolCalls }),
+      ...(responseId === undefined ? {} : { response_id: responseId }),
+      ...(stats === undefined ? {} : { stats }),
+      ...(route === undefined ? {} : { route }),
+    };
+    return `data: ${JSON.stringify(chunk)}\n\n${done}`;
+  }
+
+  fail(error: GatewayError): string {
+    const route = this.#route();
+    const chunk = {
+      content: '',
+      finish_reason: 'error',
+      error: { code: error.status, type: error.code, message: error.message },
+      ...(route === undefined ? {} : { route }),
+    };
+    return `data: ${JSON.stringify(chunk)}\n\n${done}`;
+  }
+}
+
+/** The envelope of every JSON answer under /api. */
+export const envelope = <T>(data: T) => ({ code: 200, message: 'success', data }) as const;
+
+export const errorEnvelope = (error: GatewayError) => ({
+  code: error.status,
+  message: error.message,
+  data: null,
+});

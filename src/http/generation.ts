@@ -1,0 +1,41 @@
+/** Answers one generation, plain or streamed, in the dialect that its route speaks. Wires a dialect to the engine, and no more. */
+import type { FastifyReply } from 'fastify';
+import type { ChatResult } from '../chat/events.ts';
+import type { GenerationRequest } from '../chat/request.ts';
+import type { StreamEncoder } from '../facades/encoder.ts';
+import type { Call } from '../gateway/call.ts';
+import type { Engine } from '../gateway/engine.ts';
+import { routeHeaders } from './headers.ts';
+import { EventStream, type StreamOptions } from './stream.ts';
+
+export interface GenerationDependencies {
+  readonly engine: Engine;
+  readonly streamOptions: StreamOptions;
+}
+
+/** What a dialect makes of an answer. */
+export interface AnswerDialect {
+  /** The body of a plain answer. */
+  encodeResult(result: ChatResult): unknown;
+  encoder(stream: EventStream): StreamEncoder;
+}
+
+/** @throws GatewayError as long as no headers were sent */
+export async function answerGeneration(
+  request: GenerationRequest,
+  call: Call,
+  reply: FastifyReply,
+  dialect: AnswerDialect,
+  { engine, streamOptions }: GenerationDependencies,
+): Promise<FastifyReply> {
+  call.model = request.model;
+  call.user = request.user;
+  call.stream = request.stream;
+  if (!request.stream) {
+    const result = await engine.complete(request, call);
+    return reply.headers(routeHeaders(call, true)).send(dialect.encodeResult(result));
+  }
+  const stream = new EventStream(reply, call, streamOptions);
+  await stream.run(dialect.encoder(stream), (sink) => engine.stream(request, call, sink));
+  return reply;
+}

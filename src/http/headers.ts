@@ -1,0 +1,21 @@
+/** The response headers that tell who answered. */
+import type { Call } from '../gateway/call.ts';
+
+/** Node refuses header values beyond Latin-1; model names may be in any script. */
+function headerSafe(value: string): string {
+  return value.toWellFormed().replace(/[^\x20-\x7e]/gu, (character) => encodeURIComponent(character));
+}
+
+/** @param answered whether the route that answers is known, and not only the title that was asked for */
+export function routeHeaders(call: Call, answered: boolean): Record<string, string> {
+  return {
+    'x-gateway-requested-model': headerSafe(call.model),
+    ...(answered && call.provider !== undefined
+      ? {
+          'x-gateway-provider': call.provider,
+          'x-gateway-model': headerSafe(call.upstreamModel ?? ''),
+          'x-gateway-attempts': String(call.attempts),
+        }
+      : {}),
+  };
+}

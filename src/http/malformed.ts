@@ -1,0 +1,71 @@
+/** Answers what is no HTTP request at all, on the bare socket. Knows no route. */
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+
+/** A client that was told why gets this long to close its side, too. Milliseconds. */
+const lingerMs = 1000;
+
+interface Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+}
+
+/** What each connection is about; a client may send requests faster than it reads answers. */
+const exchanges = new WeakMap<Socket, Set<Exchange>>();
+const doomed = new WeakSet<Socket>();
+
+/** Keeps in mind what each connection is about, so that nothing is ever written into the middle of an answer. */
+export function trackExchanges(server: Server): void {
+  server.on('request', (request, response) => {
+    const { socket } = request;
+    const open = exchanges.get(socket) ?? new Set();
+    exchanges.set(socket, open);
+    const exchange = { request, response };
+    open.add(exchange);
+    response.once('close', () => {
+      open.delete(exchange);
+      if (doomed.has(socket) && !hasGood(open)) endSoon(socket);
+    });
+  });
+}
+
+/** Whether a request that came whole is still being answered. */
+const hasGood = (open: ReadonlySet<Exchange>): boolean => [...open].some(({ request }) => request.complete);
+
+function endSoon(socket: Socket, lastWords = ''): void {
+  socket.end(lastWords);
+  setTimeout(() => socket.destroy(), lingerMs).unref();
+}
+
+/**
+ * 431 for headers beyond Node's 16 KiB, 408 for a request that came too slowly, else 400; then the connection is closed. Behind
+ * good requests on the same connection nothing is said: it is closed when those are answered.
+ */
+export function answerMalformed(error: Error & { readonly code?: string }, socket: Socket): void {
+  if (!socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const open = exchanges.get(socket) ?? new Set();
+  if (hasGood(open)) {
+    doomed.add(socket);
+    return;
+  }
+  if ([...open].some(({ response }) => response.headersSent)) {
+    endSoon(socket);
+    return;
+  }
+  const [status, reason, message] =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? ([431, 'Request Header Fields Too Large', '请求头过大'] as const)
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? ([408, 'Request Timeout', '请求超时'] as const)
+        : ([400, 'Bad Request', '参数值超出有效范围:不是有效的 HTTP 请求'] as const);
+  const body = JSON.stringify({ code: status, message, data: null });
+  endSoon(
+    socket,
+    `HTTP/1.1 ${status} ${reason}\r\nx-request-id: ${randomUUID()}\r\nx-error-code: INVALID_PARAMS\r\ncontent-type: application/json; charset=utf-8\r\n` +
+      `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+  );
+}

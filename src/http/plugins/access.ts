@@ -1,0 +1,182 @@
+/** Who may ask: Host and Origin rules, CORS and keys, in this order, before anything of a request is read. */
+import { timingSafeEqual } from 'node:crypto';
+import { isIP } from 'node:net';
+import cors from '@fastify/cors';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
+import { GatewayError } from '../../chat/errors.ts';
+import { type Config, isLoopbackHost } from '../../config.ts';
+import type { Caller } from '../../gateway/call.ts';
+import { callerIdOf, type GatewayKey, hashKey, type KeyRing, prefixLength } from '../../gateway/keys.ts';
+import { reportRefusal } from '../audit.ts';
+
+/** Who may call a route: anyone, whoever has a key, or the administrator. */
+export type Access = 'open' | 'key' | 'admin';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Set once access was granted. */
+    caller: Caller | undefined;
+  }
+  interface FastifyContextConfig {
+    /** Default `key`. */
+    access?: Access;
+  }
+}
+
+const exposedHeaders = [
+  'x-request-id',
+  'x-error-code',
+  'retry-after',
+  'x-should-retry',
+  'x-gateway-provider',
+  'x-gateway-model',
+  'x-gateway-requested-model',
+  'x-gateway-attempts',
+  'x-ratelimit-limit-requests',
+  'x-ratelimit-remaining-requests',
+  'x-ratelimit-reset-requests',
+  'x-ratelimit-limit-tokens',
+  'x-ratelimit-remaining-tokens',
+  'x-ratelimit-reset-tokens',
+];
+
+const proxyHeaders = ['forwarded', 'x-real-ip', 'via'];
+
+/** The host of a Host header or origin, without its port. */
+const withoutPort = (host: string): string => host.replace(/:\d*$/, '');
+
+function hostOfOrigin(origin: string): string | undefined {
+  try {
+    return new URL(origin).host;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a browser page of this origin may call: the gateway's own pages, and those that are configured. */
+function isAllowedOrigin(origin: string, host: string | undefined, config: Config): boolean {
+  const originHost = hostOfOrigin(origin);
+  if (originHost !== undefined && originHost === host) return true;
+  const allowed = config.corsOrigins;
+  if (allowed === undefined) return originHost !== undefined && isLoopbackHost(withoutPort(originHost));
+  return allowed.includes('*') || allowed.includes(origin);
+}
+
+const isGuardedPath = (url: string): boolean => /^\/(?:api|v1)(?:[/?]|$)/.test(url);
+
+/** A peer on this machine that no proxy speaks for. */
+function isLocalPeer(request: FastifyRequest): boolean {
+  const address = request.raw.socket.remoteAddress?.replace(/^::ffff:/, '') ?? '';
+  if (isIP(address) === 0 || !isLoopbackHost(address)) return false;
+  return !Object.keys(request.headers).some(
+    (name) => name.startsWith('x-forwarded-') || proxyHeaders.includes(name),
+  );
+}
+
+/** The key of `Authorization: Bearer …` or `x-api-key`; empty if there is none. */
+function presentedKey(request: FastifyRequest): string {
+  const bearer = /^Bearer +(\S+)\s*$/i.exec(request.headers.authorization ?? '')?.[1];
+  if (bearer !== undefined) return bearer;
+  const header = request.headers['x-api-key'];
+  return typeof header === 'string' ? header.trim() : '';
+}
+
+/** Fit for logs: of a key that was not made here, nothing is. */
+const prefixOf = (presented: string): string | undefined =>
+  /^sk-gw-[\w-]{43}$/.test(presented) ? presented.slice(0, prefixLength) : undefined;
+
+const callerOf = (key: GatewayKey, address: string): Caller => ({
+  id: callerIdOf(key.id),
+  address,
+  keyId: key.id,
+  keyName: key.name,
+  keyPrefix: key.prefix,
+  key,
+});
+
+/** Wrong keys that one address may present in a minute before it is told to wait. */
+const wrongKeysPerMinute = 30;
+
+/** Ends a request with a wrong key. Good keys never come here, so that nobody can lock others out. */
+function createKeyRefusal(): (request: FastifyRequest, presented: string, state: string) => Promise<never> {
+  const guesses = new RateLimiterMemory({ points: wrongKeysPerMinute, duration: 60 });
+  return async (request, presented, state) => {
+    const reason = state === 'revoked' || state === 'expired' ? (`${state} key` as const) : 'unknown key';
+    try {
+      await guesses.consume(request.ip);
+    } catch (counted) {
+      if (!(counted instanceof RateLimiterRes)) throw counted;
+      // One line tells of the flood; the rest of it would only fill the disk.
+      if (counted.consumedPoints === wrongKeysPerMinute + 1) {
+        reportRefusal(request, 'too many wrong keys', prefixOf(presented));
+      }
+      throw new GatewayError('RATE_LIMITED', { retryAfterSeconds: Math.ceil(counted.msBeforeNext / 1000) });
+    }
+    reportRefusal(request, reason, prefixOf(presented));
+    throw new GatewayError('UNAUTHORIZED');
+  };
+}
+
+export async function registerAccess(app: FastifyInstance, config: Config, keys: KeyRing): Promise<void> {
+  const adminHash =
+    config.adminKey === undefined ? undefined : Buffer.from(hashKey(config.adminKey.reveal()));
+  const isAdminKey = (hash: string): boolean =>
+    adminHash !== undefined && timingSafeEqual(Buffer.from(hash), adminHash);
+  const refuseKey = createKeyRefusal();
+
+  app.decorateRequest('caller', undefined);
+
+  app.addHook('onRequest', async (request) => {
+    const host = request.headers.host ?? '';
+    if (!config.auth && config.loopback && !isLoopbackHost(withoutPort(host))) {
+      throw new GatewayError('FORBIDDEN', { detail: 'Host 必须是本机地址' });
+    }
+    const { origin } = request.headers;
+    if (origin !== undefined && isGuardedPath(request.url) && !isAllowedOrigin(origin, host, config)) {
+      throw new GatewayError('FORBIDDEN', { detail: 'Origin 不在 CORS_ORIGINS 之内' });
+    }
+  });
+
+  await app.register(cors, {
+    // The gateway's own pages need no such header.
+    origin: (origin, callback) =>
+      callback(null, origin !== undefined && isAllowedOrigin(origin, undefined, config)),
+    methods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
+    exposedHeaders,
+    maxAge: 600,
+  });
+
+  app.addHook('onRequest', async (request) => {
+    const access = request.routeOptions.config.access ?? 'key';
+    const address = request.ip;
+    const presented = presentedKey(request);
+    const hash = presented === '' ? undefined : hashKey(presented);
+    if (hash !== undefined && isAdminKey(hash)) {
+      request.caller = { id: 'admin', address, keyPrefix: 'ADMIN_API_KEY' };
+      return;
+    }
+    const found = hash === undefined ? undefined : keys.find(hash);
+    const key = found?.state === 'good' ? found.key : undefined;
+    if (key !== undefined) request.caller = callerOf(key, address);
+    if (access === 'open') return;
+    if (!config.auth) {
+      if (access === 'admin' && key?.scope !== 'admin' && !isLocalPeer(request)) {
+        if (found !== undefined && key === undefined) await refuseKey(request, presented, found.state);
+        reportRefusal(request, 'not local', key?.prefix);
+        throw new GatewayError('FORBIDDEN', { detail: '仅限本机直接访问' });
+      }
+      request.caller ??= { id: address, address };
+      return;
+    }
+    if (found === undefined) {
+      reportRefusal(request, 'no key', undefined);
+      throw new GatewayError('UNAUTHORIZED');
+    }
+    if (key === undefined) return refuseKey(request, presented, found.state);
+    if (access === 'admin' && key.scope !== 'admin') {
+      reportRefusal(request, 'scope', key.prefix);
+      throw new GatewayError('FORBIDDEN', { detail: '此 API Key 没有 admin 权限' });
+    }
+  });
+}

@@ -1,0 +1,159 @@
+/** POST /v1/chat/completions and /v1/completions, GET /v1/models: the OpenAI-compatible dialect over the same engine. */
+import { randomUUID } from 'node:crypto';
+import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { ZodTypeProvider } from 'fastify-type-provider-zod';
+import { z } from 'zod';
+import { GatewayError } from '../../chat/errors.ts';
+import type { ChatResult } from '../../chat/events.ts';
+import type { GenerationRequest } from '../../chat/request.ts';
+import {
+  type AnswerIdentity,
+  encodeChatCompletion,
+  encodeModel,
+  encodeTextCompletion,
+} from '../../facades/openai.ts';
+import {
+  chatCompletionBody,
+  completionBody,
+  type Incoming,
+  inCallersWords,
+  readChatCompletion,
+  readCompletion,
+} from '../../facades/openai-request.ts';
+import { type ChoiceWriter, chatChoices, OpenAIEncoder, textChoices } from '../../facades/openai-stream.ts';
+import type { Call } from '../../gateway/call.ts';
+import type { Catalog, CatalogModel } from '../../gateway/catalog.ts';
+import type { Discovery } from '../../gateway/discovery.ts';
+import { mayUse } from '../../gateway/keys.ts';
+import { answerGeneration, type GenerationDependencies } from '../generation.ts';
+import { callOf } from '../plugins/calls.ts';
+import { describeModel } from './models.ts';
+import {
+  chatCompletionDescription,
+  openaiCompletionDescription,
+  openaiModelDescription,
+  openaiModelsDescription,
+} from './openai-descriptions.ts';
+
+export interface OpenAIDependencies extends GenerationDependencies {
+  readonly catalog: Catalog;
+  readonly discovery: Discovery;
+}
+
+/** How one of the two kinds of completions is written. */
+interface Kind {
+  readonly idPrefix: string;
+  encode(result: ChatResult, identity: AnswerIdentity, model: string): unknown;
+  choices(): ChoiceWriter;
+}
+
+const chatKind: Kind = { idPrefix: 'chatcmpl-', encode: encodeChatCompletion, choices: chatChoices };
+const textKind: Kind = { idPrefix: 'cmpl-', encode: encodeTextCompletion, choices: () => textChoices };
+
+async function answerOpenAI(
+  { request, includeUsage, fieldNames }: Incoming<GenerationRequest>,
+  kind: Kind,
+  call: Call,
+  reply: FastifyReply,
+  deps: GenerationDependencies,
+): Promise<FastifyReply> {
+  const identity = {
+    id: kind.idPrefix + randomUUID().replaceAll('-', ''),
+    created: Math.floor(call.startedAt / 1000),
+  };
+  const model = (): string => call.upstreamModel ?? call.model;
+  const explain = (error: GatewayError) => inCallersWords(error, fieldNames);
+  const dialect = {
+    encodeResult: (result: ChatResult) => kind.encode(result, identity, model()),
+    encoder: () => new OpenAIEncoder(kind.choices(), { identity, model, includeUsage, explain }),
+  };
+  try {
+    return await answerGeneration(request, call, reply, dialect, deps);
+  } catch (error) {
+    throw error instanceof GatewayError ? explain(error) : error;
+  }
+}
+
+/** A model as it stands now: loaded where one of its routes has it loaded, with the length that it was loaded with. */
+function describe(model: CatalogModel, discovery: Discovery) {
+  const { routes } = describeModel(model, discovery);
+  const best =
+    routes.find(({ state }) => state === 'loaded') ??
+    routes.find(({ state }) => state === 'not-loaded') ??
+    routes[0];
+  return encodeModel({
+    id: model.card.title,
+    created: Math.floor(Date.parse(`${model.card.created_at}Z`) / 1000),
+    owner: best?.provider ?? '',
+    contextLength: best?.context_length ?? best?.max_context_length ?? null,
+    maxOutputTokens: model.maxOutputTokens ?? null,
+    capabilities: [...new Set(routes.flatMap(({ capabilities }) => capabilities))],
+    state: best?.state ?? 'unknown',
+  });
+}
+
+const isCallable = ({ card }: CatalogModel): boolean => card.type === 0 || card.type === 1;
+
+function registerModels(app: FastifyInstance, { catalog, discovery }: OpenAIDependencies): void {
+  app.get('/v1/models', { schema: openaiModelsDescription }, async ({ caller }) => ({
+    object: 'list',
+    data: catalog
+      .list()
+      .filter((model) => isCallable(model) && mayUse(caller, model.card.title))
+      .map((model) => describe(model, discovery)),
+  }));
+  app
+    .withTypeProvider<ZodTypeProvider>()
+    .get(
+      '/v1/models/*',
+      { schema: { ...openaiModelDescription, params: z.object({ '*': z.string() }) } },
+      async (request) => {
+        const model = catalog.find(request.params['*']);
+        if (model?.available !== true || !isCallable(model) || !mayUse(request.caller, model.card.title)) {
+          throw new GatewayError('NOT_FOUND', { param: 'model' });
+        }
+        return describe(model, discovery);
+      },
+    );
+}
+
+/** OpenAI's other way to generate does not exist here, and its clients are told which one does. */
+function registerResponses(app: FastifyInstance): void {
+  for (const url of ['/v1/responses', '/v1/responses/*']) {
+    app.route({
+      method: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
+      url,
+      schema: { hide: true },
+      onRequest: async () => {
+        throw new GatewayError('NOT_FOUND', {
+          detail: '不提供 /v1/responses, 请使用 /v1/chat/completions',
+        });
+      },
+      handler: async () => {},
+    });
+  }
+}
+
+export function registerOpenAI(app: FastifyInstance, deps: OpenAIDependencies): void {
+  const routes = app.withTypeProvider<ZodTypeProvider>();
+  routes.post(
+    '/v1/chat/completions',
+    {
+      config: { endpoint: '/v1/chat/completions' },
+      schema: { ...chatCompletionDescription, body: chatCompletionBody },
+    },
+    async (request, reply) =>
+      answerOpenAI(readChatCompletion(request.body), chatKind, callOf(request), reply, deps),
+  );
+  routes.post(
+    '/v1/completions',
+    {
+      config: { endpoint: '/v1/completions' },
+      schema: { ...openaiCompletionDescription, body: completionBody },
+    },
+    async (request, reply) =>
+      answerOpenAI(readCompletion(request.body), textKind, callOf(request), reply, deps),
+  );
+  registerModels(app, deps);
+  registerResponses(app);
+}

@@ -1,0 +1,159 @@
+/** Writes an event stream to a client: commit, heartbeats, backpressure, and one clear end. Knows no dialect's bytes. */
+import type { OutgoingHttpHeaders } from 'node:http';
+import type { FastifyReply } from 'fastify';
+import { GatewayError } from '../chat/errors.ts';
+import type { ChatEvent } from '../chat/events.ts';
+import { isContent } from '../chat/events.ts';
+import type { StreamEncoder } from '../facades/encoder.ts';
+import type { EventSink } from '../gateway/attempt.ts';
+import type { Call } from '../gateway/call.ts';
+import { routeHeaders } from './headers.ts';
+
+export interface StreamOptions {
+  /** How long the first content may keep the headers back. Milliseconds; 0 = as long as it takes. */
+  readonly commitMs: number;
+  /** Silence after which a comment is written. Milliseconds; 0 = never. */
+  readonly heartbeatMs: number;
+}
+
+/** A client that took nothing for this long is cut off; its socket would be kept for ever. Milliseconds. */
+const stallMs = 120_000;
+
+const keepAlive = ': keep-alive\n\n';
+
+export class EventStream {
+  readonly #reply: FastifyReply;
+  readonly #call: Call;
+  readonly #options: StreamOptions;
+  #encoder: StreamEncoder | undefined;
+  #commitTimer: NodeJS.Timeout | undefined;
+  #heartbeat: NodeJS.Timeout | undefined;
+  #stall: NodeJS.Timeout | undefined;
+  #drained: Promise<void> | undefined;
+  #committed = false;
+  #early = false;
+  #ended = false;
+
+  constructor(reply: FastifyReply, call: Call, options: StreamOptions) {
+    this.#reply = reply;
+    this.#call = call;
+    this.#options = options;
+  }
+
+  /** Whether the headers left before the answering route was known, so that the terminal chunk must name it. */
+  get early(): boolean {
+    return this.#early;
+  }
+
+  /**
+   * Runs a stream to its end. Before the headers left it throws what `produce` throws, for an ordinary HTTP error; from
+   * then on every failure becomes the encoder's last bytes.
+   */
+  async run(encoder: StreamEncoder, produce: (sink: EventSink) => Promise<void>): Promise<void> {
+    this.#encoder = encoder;
+    if (this.#options.commitMs > 0) {
+      this.#commitTimer = setTimeout(() => this.#commitEarly(), this.#options.commitMs);
+    }
+    try {
+      await produce((events) => this.#push(events));
+    } catch (error) {
+      if (!this.#committed) throw error;
+      this.#end(encoder.fail(error instanceof GatewayError ? error : new GatewayError('INTERNAL_ERROR')));
+      if (!(error instanceof GatewayError) && !this.#call.stopped) {
+        this.#reply.log.error({ requestId: this.#call.requestId, err: error }, 'stream failed');
+      }
+    } finally {
+      clearTimeout(this.#commitTimer);
+      clearTimeout(this.#heartbeat);
+    }
+    this.#end('');
+  }
+
+  #push(events: readonly ChatEvent[]): Promise<void> | undefined {
+    if (this.#ended || this.#encoder === undefined) return undefined;
+    if (!this.#committed) {
+      const decisive = events.some((event) => isContent(event) || event.type === 'finish');
+      // What the terminal chunk tells (tools that the upstream ran, usage) sends no headers by itself.
+      if (decisive || events.some((event) => event.type === 'progress')) this.#commit(!decisive);
+    }
+    const bytes = this.#encoder.encode(events);
+    return bytes === '' ? undefined : this.#write(bytes);
+  }
+
+  #commitEarly(): void {
+    this.#commit(true);
+    void this.#write(keepAlive);
+  }
+
+  /** Sends status and headers. Fastify's own reply ends here: what follows is written by this class alone. */
+  #commit(early: boolean): void {
+    clearTimeout(this.#commitTimer);
+    this.#committed = true;
+    this.#early = early;
+    this.#reply.hijack();
+    const headers: OutgoingHttpHeaders = {};
+    Object.assign(headers, this.#reply.getHeaders(), {
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache, no-transform',
+      'x-accel-buffering': 'no',
+      ...routeHeaders(this.#call, !early),
+    });
+    this.#reply.raw.writeHead(200, headers);
+    if (this.#options.heartbeatMs > 0) {
+      this.#heartbeat = setTimeout(() => this.#beat(), this.#options.heartbeatMs);
+    }
+  }
+
+  #beat(): void {
+    if (this.#ended) return;
+    if (this.#reply.raw.writableNeedDrain) this.#heartbeat?.refresh();
+    else void this.#write(keepAlive);
+  }
+
+  #write(bytes: string): Promise<void> | undefined {
+    const { raw } = this.#reply;
+    if (raw.destroyed) return undefined;
+    this.#heartbeat?.refresh();
+    if (raw.write(bytes)) return undefined;
+    this.#drained ??= this.#waitForDrain();
+    return this.#drained;
+  }
+
+  #waitForDrain(): Promise<void> {
+    const { raw } = this.#reply;
+    this.#watchStall();
+    return new Promise((resolve) => {
+      const settle = (): void => {
+        raw.removeListener('drain', settle);
+        raw.removeListener('close', settle);
+        clearTimeout(this.#stall);
+        this.#drained = undefined;
+        resolve();
+      };
+      raw.on('drain', settle);
+      raw.on('close', settle);
+    });
+  }
+
+  #watchStall(): void {
+    clearTimeout(this.#stall);
+    const { raw } = this.#reply;
+    this.#stall = setTimeout(() => {
+      this.#call.stop('client_stalled');
+      raw.destroy();
+    }, stallMs);
+  }
+
+  /** Ends the body once. What the client has not taken by then is still watched. */
+  #end(bytes: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    const { raw } = this.#reply;
+    if (raw.destroyed) return;
+    if (bytes === '') raw.end();
+    else raw.end(bytes);
+    if (raw.writableLength === 0) return;
+    this.#watchStall();
+    raw.once('close', () => clearTimeout(this.#stall));
+  }
+}

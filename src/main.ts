@@ -1,0 +1,247 @@
+/** The process: configuration, database, application, listening and the orderly end. */
+import { existsSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import closeWithGrace from 'close-with-grace';
+import { type Logger, pino } from 'pino';
+import pretty from 'pino-pretty';
+import { providerKinds } from './adapters/index.ts';
+import { syncEnvironmentProviders } from './admin/environment.ts';
+import { type App, buildApp } from './app.ts';
+import { type Config, ConfigError, loadConfig, loadDotEnv } from './config.ts';
+import { Admission } from './gateway/admission.ts';
+import { Allowances } from './gateway/allowances.ts';
+import { Breakers } from './gateway/breaker.ts';
+import type { Call } from './gateway/call.ts';
+import { logCall } from './gateway/call-log.ts';
+import { Catalog } from './gateway/catalog.ts';
+import { Discovery } from './gateway/discovery.ts';
+import { Engine } from './gateway/engine.ts';
+import { callerIdOf, KeyRing } from './gateway/keys.ts';
+import { Meter } from './gateway/meter.ts';
+import { Metrics } from './gateway/metrics.ts';
+import { joinObservers } from './gateway/observer.ts';
+import type { Candidate } from './gateway/routing.ts';
+import { StoredChats } from './gateway/stored-chats.ts';
+import { startTraces } from './gateway/traces.ts';
+import { openStore, StoreError } from './store/database.ts';
+import { readTokensOfToday } from './store/keys.ts';
+import { UsageWriter } from './store/usage.ts';
+import { UpstreamClient } from './upstream/client.ts';
+
+/** Something that the operator can mend, told in one line; the process ends with exit code 1. */
+export class StartError extends Error {}
+
+export interface RunningServer {
+  /** e.g. `http://127.0.0.1:8000` */
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+/** Longest that listening waits for the first discovery. Milliseconds. */
+const discoveryWaitMs = 3000;
+
+function createLogger(config: Config): Logger {
+  const options = {
+    level: config.logLevel,
+    base: undefined,
+    formatters: { level: (label: string) => ({ level: label }) },
+    timestamp: pino.stdTimeFunctions.isoTime,
+  };
+  return process.stdout.isTTY === true
+    ? pino(options, pretty({ translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid,hostname' }))
+    : pino(options);
+}
+
+async function listen(config: Config, app: App): Promise<string> {
+  try {
+    // Node's default backlog of 511 loses connections when a thousand clients come at once.
+    await app.http.listen({ host: config.host, port: config.port, backlog: 4096 });
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    if (code === 'EADDRINUSE') {
+      throw new StartError(`port ${config.port} on ${config.host} is taken; set PORT or stop what uses it`);
+    }
+    if (code === 'EACCES' || code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
+      throw new StartError(`cannot listen on ${config.host}:${config.port} (${String(code)})`);
+    }
+    throw error;
+  }
+  const { port, family, address } = app.http.server.address() as AddressInfo;
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+}
+
+/**
+ * Starts the gateway. Resolves when it listens.
+ * @param environment the process's own if left out
+ * @throws ConfigError, StoreError, StartError: each one line for the operator
+ */
+export async function serve(
+  environment?: Readonly<Record<string, string | undefined>>,
+): Promise<RunningServer> {
+  const config = loadConfig(environment);
+  const log = createLogger(config);
+  const store = await openStore(config.databasePath);
+  const client = new UpstreamClient();
+  await syncEnvironmentProviders(store.db, providerKinds, config);
+  const catalog = new Catalog({ db: store.db, providerKinds, config, logger: log });
+  await catalog.load();
+  const keys = new KeyRing(store.db, log);
+  await keys.load();
+  const allowances = new Allowances(config.rateLimitRpm);
+  for (const { id, tokens } of await readTokensOfToday(store.db))
+    allowances.restoreDay(callerIdOf(id), tokens);
+  const discovery = new Discovery({ catalog, db: store.db, client, config, logger: log });
+  const admission = new Admission<Candidate>();
+  const breakers = new Breakers(async (provider) => {
+    await discovery.refresh(provider);
+    return discovery.state(provider).reachability === 'up';
+  }, log);
+  const storedChats = new StoredChats(store.db, log);
+  const meter = new Meter({
+    writer: new UsageWriter(() => store.raw),
+    follow: () => store.follow(),
+    log,
+    retentionDays: config.usageRetentionDays,
+  });
+  const isDatabaseHealthy = (): boolean => catalog.healthy && meter.healthy;
+  const metrics = new Metrics({ catalog, discovery, admission, breakers, meter, isDatabaseHealthy });
+  const traces =
+    config.otlpEndpoint === undefined
+      ? undefined
+      : await startTraces({ endpoint: config.otlpEndpoint, catalog, log });
+  const callLog = { callEnded: (call: Call, status: number) => logCall(log, call, status) };
+  const observer = joinObservers([meter, metrics, callLog, ...(traces === undefined ? [] : [traces])]);
+  const engine = new Engine({
+    breakers,
+    storedChats,
+    observer,
+    catalog,
+    discovery,
+    client,
+    admission,
+    config,
+    log,
+  });
+  let draining = false;
+  const app = await buildApp({
+    config,
+    catalog,
+    discovery,
+    engine,
+    keys,
+    allowances,
+    administration: { db: store.db, providerKinds, catalog, discovery, client, config },
+    log,
+    isDraining: () => draining,
+    isDatabaseHealthy,
+    metrics,
+    observer,
+  });
+  const release = async (): Promise<void> => {
+    breakers.close();
+    storedChats.close();
+    await discovery.close();
+    catalog.close();
+    keys.close();
+    await client.close();
+    await meter.close();
+    await traces?.close();
+    await store.close();
+  };
+  try {
+    catalog.watch();
+    keys.watch();
+    storedChats.start();
+    meter.start();
+    catalog.onChange(() => admission.recheck());
+    const first = discovery.start();
+    await Promise.race([first, new Promise((resolve) => setTimeout(resolve, discoveryWaitMs).unref())]);
+    const address = await listen(config, app);
+    log.info(
+      {
+        address,
+        docs: `${address}/docs`,
+        auth: config.auth ? 'on' : 'off',
+        database: config.databasePath,
+        models: catalog.list(0).length,
+        providers: Object.fromEntries(
+          catalog
+            .providers()
+            .filter((provider) => provider.enabled)
+            .map((provider) => [
+              provider.key,
+              provider.missingCredential
+                ? `no key, set ${provider.apiKeyEnv ?? 'its key'}`
+                : discovery.state(provider.key).reachability,
+            ]),
+        ),
+      },
+      `listening on ${address}`,
+    );
+    return {
+      address,
+      async close() {
+        draining = true;
+        admission.close();
+        await drain(app, config.shutdownGraceMs);
+        await release();
+      },
+    };
+  } catch (error) {
+    await app.http.close();
+    await release();
+    throw error;
+  }
+}
+
+/** A last chunk gets this long to reach its client. Milliseconds. */
+const lastWordsMs = 300;
+
+/**
+ * Lets running answers finish while new requests are told to go elsewhere; at the deadline ends what is left with its own last
+ * words; then closes every connection.
+ */
+async function drain({ http, calls }: App, graceMs: number): Promise<void> {
+  const deadline = new AbortController();
+  await Promise.race([
+    calls.settled(),
+    sleep(graceMs, undefined, { signal: deadline.signal }).catch(() => {}),
+  ]);
+  deadline.abort();
+  for (const call of calls) call.stop('shutdown');
+  // A connection that turns idle after close() began would be kept for its whole keep-alive time.
+  const idle = setInterval(() => http.server.closeIdleConnections(), 50);
+  const cut = setTimeout(() => http.server.closeAllConnections(), lastWordsMs);
+  try {
+    await http.close();
+  } finally {
+    clearInterval(idle);
+    clearTimeout(cut);
+  }
+}
+
+/** Runs the server until a signal ends it: exit code 0 after an orderly end, 1 where it could not start. */
+export async function main(): Promise<void> {
+  try {
+    loadDotEnv();
+    const server = await serve();
+    closeWithGrace({ delay: false }, async () => server.close());
+  } catch (error) {
+    if (!(error instanceof ConfigError || error instanceof StoreError || error instanceof StartError))
+      throw error;
+    process.stderr.write(`${error.message}\n`);
+    process.exitCode = 1;
+  }
+}
+
+const started = process.argv[1];
+if (
+  started !== undefined &&
+  existsSync(started) &&
+  path.resolve(started) === fileURLToPath(import.meta.url)
+) {
+  await main();
+}

@@ -1,0 +1,148 @@
+/** The API's description and its pages: complete, in step with the code, and without a foreign host. */
+import { execFile } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { buildOpenApi } from '../../src/openapi.ts';
+import { startLmStudio } from '../simulators/lmstudio.ts';
+import { jsonOf, type RunningGateway, startGateway } from './gateway.ts';
+
+const committed = new URL('../../openapi/openapi.json', import.meta.url);
+const chromium = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((file) =>
+  existsSync(file),
+);
+
+let gateway: RunningGateway;
+beforeAll(async () => {
+  gateway = await startGateway();
+});
+afterAll(() => gateway.close());
+
+describe('the OpenAPI document', () => {
+  it('is committed as it is served; `npm run openapi` writes it', async () => {
+    expect(await buildOpenApi()).toBe(readFileSync(committed, 'utf8'));
+    expect(await jsonOf(await gateway.get('/openapi.json'))).toEqual(
+      JSON.parse(readFileSync(committed, 'utf8')),
+    );
+  });
+
+  it('describes both kinds of answer and every error of a chat, with examples', () => {
+    const { openapi, paths } = JSON.parse(readFileSync(committed, 'utf8'));
+    expect(openapi).toMatch(/^3\.1/);
+    const { responses, requestBody } = paths['/api/llm/chat'].post;
+    expect(Object.keys(responses['200'].content)).toEqual(['application/json', 'text/event-stream']);
+    expect(responses['200'].content['text/event-stream'].example).toContain('data: [DONE]');
+    expect(Object.keys(responses).sort()).toEqual(
+      ['200', '400', '401', '403', '413', '415', '429', '500', '502', '503', '504'].sort(),
+    );
+    expect(Object.keys(responses['400'].content['application/json'].examples).sort()).toEqual([
+      'INVALID_MESSAGES',
+      'INVALID_MODEL',
+      'INVALID_PARAMS',
+    ]);
+    const body = requestBody.content['application/json'];
+    expect(Object.keys(body.examples ?? { one: body.example }).length).toBeGreaterThan(0);
+  });
+
+  it('names every path that serves the unified API', () => {
+    const { paths } = JSON.parse(readFileSync(committed, 'utf8'));
+    expect(Object.keys(paths)).toEqual(
+      expect.arrayContaining([
+        '/api/llm/chat',
+        '/api/llm/models',
+        '/api/llm/models/{title}',
+        '/healthz',
+        '/readyz',
+      ]),
+    );
+  });
+});
+
+describe.each(['/docs', '/redoc'])('%s', (page) => {
+  it('allows no other host', async () => {
+    const answer = await gateway.get(page);
+    expect(answer.status).toBe(200);
+    const policy = answer.headers.get('content-security-policy') ?? '';
+    expect(policy).toContain("default-src 'none'");
+    expect(policy).not.toMatch(/https?:|\*/);
+  });
+
+  it('names no foreign address in its page', async () => {
+    const html = await (await gateway.get(page)).text();
+    expect(html.match(/(?:src|href)="https?:[^"]*"/g)).toBeNull();
+  });
+});
+
+it('GET / leads to /docs', async () => {
+  const answer = await fetch(gateway.url, { redirect: 'manual' });
+  expect([answer.status, answer.headers.get('location')]).toEqual([302, '/docs']);
+});
+
+describe.skipIf(chromium === undefined)('in a browser (Chromium; skipped where there is none)', () => {
+  /** The page after its scripts ran, and every address that it asked for. */
+  async function open(address: string): Promise<{ readonly dom: string; readonly log: string }> {
+    const profile = mkdtempSync(path.join(tmpdir(), 'gateway-pages-'));
+    try {
+      const { stdout, stderr } = await promisify(execFile)(
+        chromium ?? '',
+        [
+          '--headless',
+          '--no-sandbox',
+          '--disable-gpu',
+          '--disable-quic',
+          '--no-first-run',
+          '--disable-background-networking',
+          '--disable-component-update',
+          '--disable-sync',
+          `--user-data-dir=${profile}`,
+          '--enable-logging=stderr',
+          '--virtual-time-budget=15000',
+          '--dump-dom',
+          address,
+        ],
+        { maxBuffer: 64 * 1024 * 1024, timeout: 60_000 },
+      );
+      return { dom: stdout, log: stderr };
+    } finally {
+      rmSync(profile, { recursive: true, force: true });
+    }
+  }
+
+  it('Swagger UI shows the chat', { timeout: 90_000 }, async () => {
+    const { dom, log } = await open(`${gateway.url}/docs`);
+    expect(dom).toContain('/api/llm/chat');
+    expect(log).not.toMatch(/Content Security Policy|Refused to/);
+  });
+
+  it('ReDoc shows the chat and asks no foreign host', { timeout: 90_000 }, async () => {
+    const { dom, log } = await open(`${gateway.url}/redoc`);
+    expect(dom).toContain('/api/llm/chat');
+    expect(log).not.toMatch(/Content Security Policy|Refused to|cdn\.redoc/);
+  });
+});
+
+describe('/healthz and /readyz', () => {
+  it('say ok while a provider answers', async () => {
+    const simulator = await startLmStudio();
+    const ready = await startGateway({ LMSTUDIO_BASE_URL: simulator.url });
+    expect(await jsonOf(await ready.get('/healthz'))).toEqual({ status: 'ok' });
+    const answer = await ready.get('/readyz');
+    expect(answer.status).toBe(200);
+    expect(await jsonOf(answer)).toMatchObject({
+      status: 'ok',
+      database: 'ok',
+      providers: { lmstudio: 'up' },
+    });
+    await ready.close();
+    await simulator.close();
+  });
+
+  it('say unavailable with 503 when no provider is healthy, while the process lives', async () => {
+    const answer = await gateway.get('/readyz');
+    expect(answer.status).toBe(503);
+    expect(await jsonOf(answer)).toMatchObject({ status: 'unavailable', providers: { lmstudio: 'down' } });
+    expect((await gateway.get('/healthz')).status).toBe(200);
+  });
+});

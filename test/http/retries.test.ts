@@ -1,0 +1,266 @@
+/** Which failures are followed by another try, where and when; and what the client is told in the end. */
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { faults } from '../simulators/faults.ts';
+import type { LmStudioSimulator } from '../simulators/lmstudio.ts';
+import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
+import { type Stage, since, stage, startStage } from './stage.ts';
+import { readEvents } from './wire.ts';
+
+const calls = (studio: LmStudioSimulator): number => studio.requests.filter((one) => one.generation).length;
+
+const good: LmStudioScript = { text: ['你', '好'], gapMs: 0 };
+
+describe('one route', () => {
+  let scene: Stage;
+
+  beforeAll(async () => {
+    scene = await startStage();
+  });
+  afterAll(() => scene.close());
+  beforeEach(() => scene.studio.reset());
+
+  const passing: readonly [string, LmStudioScript][] = [
+    ['408', faults.status(408)],
+    ['429', faults.rateLimited('0')],
+    ['500', faults.status(500)],
+    ['502', faults.status(502)],
+    ['502 with HTML', faults.html(502)],
+    ['503', faults.status(503)],
+    ['504', faults.status(504)],
+    ['a closed connection', faults.refuse()],
+    ['a reset connection', faults.reset('start')],
+    ['an answer of nothing', faults.emptyAnswer()],
+  ];
+
+  it.each(passing)('is tried again after %s (plain)', async (_name, script) => {
+    scene.studio.next(script, good);
+    const answer = scene.chat();
+    const { status, headers } = await answer.head;
+    await answer.done;
+    expect(status).toBe(200);
+    expect(headers['x-gateway-attempts']).toBe('2');
+    expect(headers).not.toHaveProperty('x-should-retry');
+    expect(JSON.parse(answer.body)).toMatchObject({ data: { content: '你好' } });
+    expect(calls(scene.studio)).toBe(2);
+  });
+
+  it.each([
+    ...passing,
+    ['a cut before the first text', faults.cut('before-text')],
+    ['an early end before the first text', faults.endsEarly('before-text')],
+    ['a stream without any delta', faults.noDelta()],
+  ] satisfies [string, LmStudioScript][])('is tried again after %s (stream)', async (_name, script) => {
+    scene.studio.next(script, good);
+    const answer = scene.chat({ stream: true });
+    const { headers } = await answer.head;
+    await answer.done;
+    expect(headers['x-gateway-attempts']).toBe('2');
+    expect(readEvents(answer.body).deltas).toEqual(['你', '好']);
+    expect(calls(scene.studio)).toBe(2);
+  });
+
+  it.each([400, 401, 403, 404, 413, 422])('is not tried again after %i', async (upstream) => {
+    scene.studio.always(faults.status(upstream));
+    const answer = scene.chat();
+    const { headers } = await answer.head;
+    await answer.done;
+    expect(calls(scene.studio)).toBe(1);
+    expect(headers['x-should-retry']).toBe('false');
+  });
+
+  it('is not tried again when the prompt does not fit', async () => {
+    scene.studio.always(faults.errorIn200('Context size has been exceeded.'));
+    const answer = scene.chat();
+    expect((await answer.head).status).toBe(400);
+    expect(calls(scene.studio)).toBe(1);
+  });
+
+  it('is tried again only once after 500', async () => {
+    scene.studio.always(faults.status(500));
+    const answer = scene.chat();
+    expect((await answer.head).status).toBe(502);
+    expect(calls(scene.studio)).toBe(2);
+  });
+
+  it.each<[string, LmStudioScript]>([
+    ['a cut', faults.cut()],
+    ['an error', faults.errorFrame()],
+    ['an end without a word', faults.endsEarly()],
+  ])('is not tried again once a text was written: %s', async (_name, script) => {
+    scene.studio.next({ ...good, ...script }, good);
+    const answer = scene.chat({ stream: true });
+    await answer.done;
+    expect(readEvents(answer.body).terminal?.finish_reason).toBe('error');
+    expect(calls(scene.studio)).toBe(1);
+  });
+
+  it('is tried again when a plain answer broke in its middle, which nobody has seen', async () => {
+    scene.studio.next(faults.cut('after-text'), good);
+    const answer = scene.chat();
+    expect((await answer.head).status).toBe(200);
+    expect(calls(scene.studio)).toBe(2);
+  });
+
+  it.each<[string, object]>([
+    ['store', { store: true }],
+    ['integrations', { integrations: ['mcp/weather'] }],
+  ])('is not tried again where the upstream may have acted on it: %s', async (_name, parameters) => {
+    scene.studio.always(faults.refuse());
+    const answer = scene.chat({ stream: true, ...parameters });
+    const { status, headers } = await answer.head;
+    expect(status).toBe(502);
+    expect(headers['x-should-retry']).toBe('false');
+    expect(calls(scene.studio)).toBe(1);
+  });
+
+  it('waits as many seconds as Retry-After says', async () => {
+    scene.studio.next(faults.rateLimited('1'), good);
+    const answer = scene.chat();
+    const first = await scene.studio.waitForRequest();
+    expect((await answer.head).status).toBe(200);
+    const second = scene.studio.requests.filter((one) => one.generation)[1];
+    expect((second?.receivedAt ?? 0) - first.receivedAt).toBeGreaterThan(950);
+  });
+
+  it('waits until the date that Retry-After says', async () => {
+    const at = Math.ceil(Date.now() / 1000) * 1000 + 1000;
+    scene.studio.next(faults.rateLimited(new Date(at).toUTCString()), good);
+    const answer = scene.chat();
+    expect((await answer.head).status).toBe(200);
+    expect(Date.now()).toBeGreaterThan(at - 60);
+    expect(Date.now()).toBeLessThan(at + 1500);
+  });
+
+  it('passes on a Retry-After that is too long to wait for', async () => {
+    scene.studio.always(faults.rateLimited('11'));
+    const start = performance.now();
+    const answer = scene.chat();
+    const { status, headers } = await answer.head;
+    expect(since(start)).toBeLessThan(500);
+    expect(status).toBe(429);
+    expect(headers).toMatchObject({
+      'x-error-code': 'RATE_LIMITED',
+      'retry-after': '11',
+      'x-should-retry': 'false',
+    });
+    expect(calls(scene.studio)).toBe(1);
+  });
+
+  it('gives the last real error when all tries failed', async () => {
+    const id = randomUUID();
+    scene.studio.always(faults.status(503));
+    const answer = scene.chat({ stream: true }, { 'x-request-id': id });
+    const { status, headers } = await answer.head;
+    await answer.done;
+    expect(status).toBe(502);
+    expect(headers['x-should-retry']).toBe('false');
+    expect(JSON.parse(answer.body).message).toBe('LM Studio返回错误:Service unavailable');
+    expect(calls(scene.studio)).toBe(3);
+    expect(await scene.usageOf(id)).toMatchObject({ ending: 'error', attempts: 3, status: 502 });
+  });
+
+  it('gives the last 429 with its Retry-After when all tries failed', async () => {
+    scene.studio.next(faults.rateLimited('0'), faults.rateLimited('0'), faults.rateLimited('7'));
+    const { status, headers } = await scene.chat().head;
+    expect(status).toBe(429);
+    expect(headers).toMatchObject({ 'retry-after': '7', 'x-should-retry': 'false' });
+    expect(calls(scene.studio)).toBe(3);
+  });
+
+  it('does not tell clients not to try again when it was never asked', async () => {
+    const { status, headers } = await scene.chat({ temperature: 9 }).head;
+    expect(status).toBe(400);
+    expect(headers).not.toHaveProperty('x-should-retry');
+  });
+});
+
+it('tries again where no connection came about, even with side effects: nothing was sent', async () => {
+  const scene = await stage({ routes: [{ studio: 0 }] });
+  await scene.studio.stop();
+  const id = randomUUID();
+  const answer = scene.chat({ store: true }, { 'x-request-id': id });
+  expect((await answer.head).status).toBe(502);
+  await answer.done;
+  expect(JSON.parse(answer.body).message).toBe('LM Studio返回错误:连接失败');
+  expect(await scene.usageOf(id)).toMatchObject({ attempts: 3, ending: 'error' });
+});
+
+it('makes no second try where UPSTREAM_MAX_RETRIES is 0', async () => {
+  const scene = await stage({ environment: { UPSTREAM_MAX_RETRIES: '0' } });
+  scene.studio.always(faults.status(503));
+  expect((await scene.chat().head).status).toBe(502);
+  expect(calls(scene.studio)).toBe(1);
+});
+
+it('does not wait for a try that the total limit would not allow any more', async () => {
+  const scene = await stage({ environment: { UPSTREAM_TOTAL_TIMEOUT_MS: '500' } });
+  scene.studio.always(faults.rateLimited('3'));
+  const start = performance.now();
+  const { status, headers } = await scene.chat().head;
+  expect(since(start)).toBeLessThan(450);
+  expect(status).toBe(429);
+  expect(headers['retry-after']).toBe('3');
+});
+
+it('tries again at once where the only slot was that of a try whose connection the upstream closed', async () => {
+  const scene = await stage({ providers: [{ max_concurrency: 1, abort_grace_ms: 5000 }] });
+  scene.studio.next(faults.refuse(), good);
+  const start = performance.now();
+  expect((await scene.chat().head).status).toBe(200);
+  expect(since(start)).toBeLessThan(1500);
+});
+
+describe('several routes', () => {
+  const two = {
+    studios: [{}, {}],
+    routes: [
+      { studio: 0, priority: 0 },
+      { studio: 1, priority: 1 },
+    ],
+  };
+
+  it('are tried without a wait, for the tries of one', async () => {
+    const scene = await stage(two);
+    for (const studio of scene.studios) studio.always(faults.rateLimited('1'));
+    const { status } = await scene.chat().head;
+    expect(status).toBe(429);
+    expect(scene.studios.map(calls)).toEqual([2, 1]);
+    const [first, second] = scene.studios.map((studio) => studio.requests.find((one) => one.generation));
+    expect((second?.receivedAt ?? 0) - (first?.receivedAt ?? 0)).toBeLessThan(500);
+  });
+
+  it('are not tried again once they were silent', async () => {
+    const scene = await stage({
+      ...two,
+      routes: [
+        { studio: 0, priority: 0, first_event_timeout_ms: 80 },
+        { studio: 1, priority: 1 },
+      ],
+    });
+    scene.studios[0]?.always(faults.stall('headers'));
+    scene.studios[1]?.next(faults.status(503), good);
+    const answer = scene.chat({ stream: true });
+    const { headers } = await answer.head;
+    await answer.done;
+    expect(headers).toMatchObject({ 'x-gateway-provider': 'lmstudio-2', 'x-gateway-attempts': '3' });
+    expect(scene.studios.map(calls)).toEqual([1, 2]);
+  });
+
+  it('of the same model are all passed over after a 404, one to another model is tried', async () => {
+    const scene = await stage({
+      ...two,
+      studios: [{}, {}],
+      routes: [
+        { studio: 0, priority: 0 },
+        { studio: 1, priority: 1 },
+        { studio: 1, priority: 2, upstream: 'qwen2-vl-7b-instruct' },
+      ],
+    });
+    scene.studios[0]?.always(faults.status(404));
+    const answer = scene.chat();
+    const { headers } = await answer.head;
+    expect(headers).toMatchObject({ 'x-gateway-model': 'qwen2-vl-7b-instruct', 'x-gateway-attempts': '2' });
+    expect(scene.studios.map(calls)).toEqual([1, 1]);
+  });
+});
