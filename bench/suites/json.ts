@@ -1,0 +1,74 @@
+/** Whole answers: requests per second, latency and processor time, by connections and by size of the body. */
+import { chatBody, measure } from '../measure.ts';
+import { nameOf, scripts } from '../upstream/script.ts';
+import { type Bench, type Suite, withAll } from './suite.ts';
+
+const usualConnections = 32;
+const usualKilobytes = 1;
+/** What the compiler needs until the figures stop falling. */
+const warmUpSeconds = 3;
+
+function casesOf({ options }: Bench): { connections: number; kilobytes: number }[] {
+  return [
+    ...options.connections.map((connections) => ({ connections, kilobytes: usualKilobytes })),
+    ...options.bodies
+      .map((kilobytes) => ({ connections: usualConnections, kilobytes }))
+      .filter(
+        ({ kilobytes }) => kilobytes !== usualKilobytes || !options.connections.includes(usualConnections),
+      ),
+  ];
+}
+
+export const json: Suite = {
+  table: {
+    suite: 'json',
+    title: 'Whole answers (JSON)',
+    compared: 'cpuMicros',
+    columns: [
+      { title: 'req/s', key: 'rate', digits: 0, over: 'median' },
+      { title: 'p50 ms', key: 'p50', digits: 2, over: 'median' },
+      { title: 'p99 ms', key: 'p99', digits: 2, over: 'median' },
+      { title: 'CPU us/req', key: 'cpuMicros', digits: 1, over: 'median' },
+      { title: 'core %', key: 'busy', digits: 0, over: 'median' },
+      { title: 'failed', key: 'failed', digits: 0, over: 'sum' },
+    ],
+  },
+  run: (bench) =>
+    withAll(bench, async (all) => {
+      const { options, askLoad } = bench;
+      const model = nameOf(scripts.json);
+      for (const { endpoint } of all.values()) {
+        const warm = { ...endpoint, body: chatBody(model, false, usualKilobytes) };
+        await askLoad({
+          kind: 'json',
+          endpoint: warm,
+          connections: usualConnections,
+          seconds: warmUpSeconds,
+        });
+      }
+      for (let rep = 1; rep <= options.reps; rep += 1) {
+        for (const { connections, kilobytes } of casesOf(bench)) {
+          for (const [target, running] of all) {
+            const endpoint = { ...running.endpoint, body: chatBody(model, false, kilobytes) };
+            const { seconds } = options;
+            const found = await measure(askLoad, running, { kind: 'json', endpoint, connections, seconds });
+            bench.record({
+              suite: 'json',
+              case: `${connections} connections, ${kilobytes} KB`,
+              target,
+              rep,
+              errors: found.errors,
+              values: {
+                rate: (found.good / found.wallMs) * 1000,
+                p50: found.latency.p50,
+                p99: found.latency.p99,
+                cpuMicros: (found.cpuSeconds * 1e6) / found.good,
+                busy: (found.cpuSeconds / found.wallMs) * 1e5,
+                failed: found.bad,
+              },
+            });
+          }
+        }
+      }
+    }),
+};
