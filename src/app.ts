@@ -16,7 +16,7 @@ import type { Metrics } from './gateway/metrics.ts';
 import type { Observer } from './gateway/observer.ts';
 import { registerErrors, registerMethodNotAllowed, sendError } from './http/errors.ts';
 import { answerMalformed, trackExchanges } from './http/malformed.ts';
-import { registerAccess } from './http/plugins/access.ts';
+import { isForApi, registerAccess } from './http/plugins/access.ts';
 import { type LiveCalls, registerCalls } from './http/plugins/calls.ts';
 import { registerDocs } from './http/plugins/docs.ts';
 import { registerLimits } from './http/plugins/limits.ts';
@@ -73,7 +73,13 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
     // Receiving only: streams are not cut. Node swaps the two if the headers' limit is the longer one.
     requestTimeout: 60_000,
     keepAliveTimeout: 75_000,
-    http: { headersTimeout: 20_000, connectionsCheckingInterval: 5000 },
+    // Node would refuse a request without Host in its own words; see access.ts.
+    http: {
+      headersTimeout: 20_000,
+      connectionsCheckingInterval: 5000,
+      maxHeaderSize: 16_384,
+      requireHostHeader: false,
+    },
     return503OnClosing: false,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1024 },
     frameworkErrors: (error, request, reply) => {
@@ -98,7 +104,7 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
 
   http.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
-    if (/^\/(?:api|v1)\//.test(request.url)) reply.header('cache-control', 'no-store');
+    if (isForApi(request)) reply.header('cache-control', 'no-store');
   });
   // While draining, connections are still taken, so that every client is told and not merely refused.
   http.addHook('onRequest', async (request, reply) => {

@@ -1,5 +1,6 @@
 /** The one reader of process.env: a zod schema per variable, and secrets that cannot be printed. Knows nothing else. */
 import { existsSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { inspect } from 'node:util';
 import { z } from 'zod';
 
@@ -31,8 +32,17 @@ export class Secret {
 /** A variable that is missing or wrong. Its message is one line that names the variable and never shows a secret. */
 export class ConfigError extends Error {}
 
-const number = z.coerce.number({ error: 'must be a number' });
-const milliseconds = number.int().min(0).max(2_147_483_647);
+/** `most` left out: as large as it likes. */
+function wholeNumber(least: number, most = Number.MAX_SAFE_INTEGER) {
+  const range = most === Number.MAX_SAFE_INTEGER ? `${least} or more` : `from ${least} to ${most}`;
+  return z.coerce
+    .number({ error: `must be a whole number, ${range}` })
+    .int()
+    .min(least)
+    .max(most);
+}
+
+const milliseconds = wholeNumber(0, 2_147_483_647);
 const flag = z.enum(['true', 'false', '1', '0']).transform((value) => value === 'true' || value === '1');
 const commaList = z.string().transform((value) =>
   value
@@ -53,6 +63,42 @@ const httpUrl = z.string().superRefine((value, context) => {
   }
 });
 
+/** Origins as browsers send them: without a path and without the port that the scheme implies. */
+const originList = commaList.transform((items, context) =>
+  items.map((item) => {
+    const url = tryUrl(item);
+    if (url?.protocol === 'http:' || url?.protocol === 'https:') {
+      if (item.replace(/\/$/, '').split('/').length === 3 && url.username === '') return url.origin;
+    } else if (item === '*' || item === 'null' || /^[a-z][a-z0-9+.-]*:\/\/[^/?#@]+$/.test(item)) {
+      return item;
+    }
+    context.addIssue(`"${item}" is no origin; origins look like https://app.example`);
+    return z.NEVER;
+  }),
+);
+
+const addressNames: readonly string[] = ['loopback', 'linklocal', 'uniquelocal'];
+
+/** Whether Fastify understands it as one proxy's address or as a block of them. */
+function isProxyAddress(item: string): boolean {
+  const [address = '', bits, ...rest] = item.split('/');
+  const version = isIP(address);
+  if (addressNames.includes(item)) return true;
+  if (version === 0 || rest.length > 0) return false;
+  return bits === undefined || (/^[1-9]\d{0,2}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128));
+}
+
+const trustedProxies = z
+  .string()
+  .refine(
+    (value) =>
+      /^(?:true|false|\d+)$/.test(value) || value.split(',').every((item) => isProxyAddress(item.trim())),
+    {
+      error:
+        'must be true, false, a number of proxies, or a comma list of addresses and blocks like 10.0.0.0/8',
+    },
+  );
+
 function tryUrl(value: string): URL | null {
   try {
     return new URL(value);
@@ -64,7 +110,7 @@ function tryUrl(value: string): URL | null {
 /** Variable by variable, as the documentation lists them. Defaults that depend on another variable are set in `load`. */
 export const environmentSchema = z.object({
   HOST: z.string().min(1).default('127.0.0.1'),
-  PORT: number.int().min(0).max(65_535).default(8000),
+  PORT: wholeNumber(0, 65_535).default(8000),
   DATABASE_URL: z
     .string()
     .regex(/^sqlite:.+/, { error: 'must look like sqlite:./data/gateway.db' })
@@ -78,22 +124,22 @@ export const environmentSchema = z.object({
   ADMIN_API_KEY: secret
     .refine((value) => value.reveal().length >= 24, { error: 'must have 24 characters or more' })
     .optional(),
-  TRUST_PROXY: z.string().optional(),
-  CORS_ORIGINS: commaList.optional(),
+  TRUST_PROXY: trustedProxies.optional(),
+  CORS_ORIGINS: originList.optional(),
   MCP_ALLOWED_HOSTS: commaList.optional(),
   MCP_ALLOWED_PLUGINS: commaList.optional(),
-  RATE_LIMIT_RPM: number.int().min(0).default(0),
+  RATE_LIMIT_RPM: wholeNumber(0).default(0),
   UPSTREAM_CONNECT_TIMEOUT_MS: milliseconds.default(5000),
   UPSTREAM_FIRST_EVENT_TIMEOUT_MS: milliseconds.default(300_000),
   UPSTREAM_IDLE_TIMEOUT_MS: milliseconds.default(60_000),
   UPSTREAM_TOTAL_TIMEOUT_MS: milliseconds.default(1_800_000),
-  UPSTREAM_MAX_RETRIES: number.int().min(0).max(20).default(2),
+  UPSTREAM_MAX_RETRIES: wholeNumber(0, 20).default(2),
   STREAM_COMMIT_MS: milliseconds.default(5000),
   HEARTBEAT_MS: milliseconds.default(15_000),
   QUEUE_TIMEOUT_MS: milliseconds.default(60_000),
-  BODY_LIMIT_BYTES: number.int().min(1024).max(1_073_741_824).default(20_971_520),
+  BODY_LIMIT_BYTES: wholeNumber(1024, 1_073_741_824).default(20_971_520),
   SHUTDOWN_GRACE_MS: milliseconds.default(30_000),
-  USAGE_RETENTION_DAYS: number.int().min(0).default(90),
+  USAGE_RETENTION_DAYS: wholeNumber(0).default(90),
   OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl.optional(),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
 });

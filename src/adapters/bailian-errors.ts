@@ -37,6 +37,10 @@ const byCode: readonly (readonly [RegExp, number])[] = [
   [/^(?:invalidparameter|invalidrequest|invalidvalue|badrequest)/, 400],
 ];
 
+/** A throttle that comes without a code: as the text of a chunk under `finish_reason: error_finish`. */
+const throttleWords =
+  /^\s*(?:throttling\b|allocated quota exceeded|requests? rate (?:limit exceeded|increased too quickly)|requests throttling|you(?: have)? exceeded your (?:current )?(?:request|quota)|too many requests)/i;
+
 const streamOnly = /only supports? (?:.{0,20} )?stream|for non-streaming calls|does not support http call/i;
 
 /** The platform's reading of a complaint: what its codes and phrases say over the HTTP status. */
@@ -51,7 +55,10 @@ export function classify(error: WireError, status: number | undefined): Verdict 
   // The number that heads an engine's message is the real class: a 400 may hold a <429> or a <500>.
   const head = /^\s*<(\d{3})>/.exec(words)?.[1] ?? /^httpstatus\/?(\d{3})$/.exec(codes[0] ?? '')?.[1];
   const told = head === undefined ? status : Number(head);
-  const meant = told ?? byCode.find(([pattern]) => codes.some((code) => pattern.test(code)))?.[1];
+  const meant =
+    told ??
+    byCode.find(([pattern]) => codes.some((code) => pattern.test(code)))?.[1] ??
+    (throttleWords.test(words) ? 429 : undefined);
   const verdict = { words, ...(meant === undefined ? {} : { status: meant }) };
   if (meant === 400 && /^\s*model not exist/i.test(words)) return { ...verdict, status: 404 };
   if (meant === 400 && streamOnly.test(words)) return { ...verdict, reason: 'stream_only' };

@@ -23,7 +23,7 @@ const text = z.string().nullish().catch(undefined);
 const count = z.number().nullish().catch(undefined);
 
 const modelV1 = z.object({
-  type: z.enum(['llm', 'embedding']),
+  type: z.enum(['llm', 'embedding']).nullish(),
   key: z.string().min(1),
   display_name: text,
   description: text,
@@ -57,7 +57,7 @@ const modelV1 = z.object({
 
 const modelV0 = z.object({
   id: z.string().min(1),
-  type: z.enum(['llm', 'vlm', 'embeddings']),
+  type: z.enum(['llm', 'vlm', 'embeddings']).nullish(),
   publisher: text,
   arch: text,
   compatibility_type: text,
@@ -70,6 +70,10 @@ const modelV0 = z.object({
 
 type ModelV1 = z.output<typeof modelV1>;
 type ModelV0 = z.output<typeof modelV0>;
+
+/** What a model is whose list does not tell: LM Studio names its embedding models so, and serves nothing but the two. */
+const usualType = (id: string): 'llm' | 'embedding' =>
+  /(?:^|\/)text-embedding-/.test(id) ? 'embedding' : 'llm';
 
 /** The members that the list told; the rest stays absent. */
 function told<T extends object>(members: T): { [K in keyof T]?: NonNullable<T[K]> } {
@@ -99,10 +103,11 @@ function instancesV1(model: ModelV1): LoadedInstance[] | undefined {
 function infoV1(model: ModelV1, tellsReasoning: boolean): ModelInfo {
   const instances = instancesV1(model);
   const options = model.capabilities?.reasoning?.allowed_options;
+  const type = model.type ?? usualType(model.key);
   const loaded = instances !== undefined && instances.length > 0 ? 'loaded' : 'not-loaded';
   return {
     id: model.key,
-    type: model.type,
+    type,
     state: instances === undefined ? 'unknown' : loaded,
     ...told({
       displayName: model.display_name,
@@ -116,7 +121,7 @@ function infoV1(model: ModelV1, tellsReasoning: boolean): ModelInfo {
       instances,
       vision: model.capabilities?.vision,
       toolUse: model.capabilities?.trained_for_tool_use,
-      reasoningOptions: options ?? (tellsReasoning && model.type === 'llm' ? [] : undefined),
+      reasoningOptions: options ?? (tellsReasoning && type === 'llm' ? [] : undefined),
     }),
   };
 }
@@ -124,9 +129,10 @@ function infoV1(model: ModelV1, tellsReasoning: boolean): ModelInfo {
 function infoV0(model: ModelV0): ModelInfo {
   const loaded = model.state === 'loaded';
   const notLoaded = model.state === 'not-loaded' ? 'not-loaded' : 'unknown';
+  const type = model.type ?? usualType(model.id);
   return {
     id: model.id,
-    type: model.type === 'embeddings' ? 'embedding' : 'llm',
+    type: type === 'llm' || type === 'vlm' ? 'llm' : 'embedding',
     state: loaded ? 'loaded' : notLoaded,
     ...told({
       publisher: model.publisher,
@@ -137,7 +143,7 @@ function infoV0(model: ModelV0): ModelInfo {
       instances: loaded
         ? [{ id: model.id, ...told({ contextLength: model.loaded_context_length }) }]
         : undefined,
-      vision: model.type === 'embeddings' ? undefined : model.type === 'vlm',
+      vision: model.type === 'vlm' ? true : model.type === 'llm' ? false : undefined,
       toolUse: model.capabilities?.includes('tool_use'),
     }),
   };

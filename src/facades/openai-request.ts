@@ -90,7 +90,7 @@ export const chatCompletionBody = z
       .array(z.string())
       .refine((list) => list.every((modality) => modality === 'text'), { error: '仅支持 text' })
       .nullish(),
-    functions: z.union([z.tuple([]), z.null()], { error: '不支持此参数, 请使用 tools' }).optional(),
+    functions: z.array(z.unknown()).max(0, { error: '不支持此参数, 请使用 tools' }).nullish(),
     function_call: z.null({ error: '不支持此参数, 请使用 tool_choice' }).optional(),
     audio: unsupportedField,
     moderation: unsupportedField,
@@ -122,7 +122,7 @@ export const completionBody = z
     best_of: onlyOne,
     echo: z.literal(false, { error: '不支持此参数' }).nullish(),
     logprobs: unsupportedField,
-    suffix: z.union([z.literal(''), z.null()], { error: '不支持此参数' }).optional(),
+    suffix: z.literal('', { error: '不支持此参数' }).nullish(),
   })
   .meta({ examples: [{ model: 'qwen2.5-7b-instruct', prompt: '从前有座山', max_tokens: 50 }] });
 

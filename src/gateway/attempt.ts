@@ -50,9 +50,6 @@ export interface AttemptProgress {
 /** A finished stream may still owe its usage; it is waited for this long. Milliseconds. */
 const settleMs = 2000;
 
-/** Error bodies are read up to this length; pages beyond are cut off by the upstream's fault. */
-const largestErrorBody = 1024 * 1024;
-
 function buildCall({ adapter, request, target }: Attempt): UpstreamCall {
   if (request.kind === 'chat') return adapter.chat(request, target);
   if (adapter.completion === undefined) throw new Error(`${adapter.name} has no completions`);
@@ -70,7 +67,7 @@ export const isSuccess = (status: number): boolean => status >= 200 && status < 
 /** What is left of the total limit, which spans all tries; 0 = no limit. @throws GatewayError TIMEOUT if nothing is */
 export function remainingMs({ timeouts, call }: Pick<Attempt, 'timeouts' | 'call'>): number {
   if (timeouts.totalMs === 0) return 0;
-  const remaining = timeouts.totalMs - call.elapsedMs;
+  const remaining = timeouts.totalMs - call.tryingMs;
   if (remaining <= 0) throw totalTimeout();
   return Math.ceil(remaining);
 }
@@ -149,7 +146,7 @@ async function decodeWhole(attempt: Attempt, exchange: Exchange, head: ResponseH
   attempt.progress.heard = true;
   const { adapter, request, target } = attempt;
   if (!isSuccess(head.status)) {
-    const answer: UpstreamAnswer = { ...head, body: await exchange.text(largestErrorBody) };
+    const answer: UpstreamAnswer = { ...head, body: await exchange.errorText() };
     throw adapter.decodeError(answer, target);
   }
   const body = await exchange.text();

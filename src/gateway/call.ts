@@ -137,9 +137,20 @@ export class Call {
     return this.tries.length;
   }
 
+  /** What the tries have taken so far, with the waits between them but not those in a queue. */
+  get tryingMs(): number {
+    const [first] = this.tries;
+    if (first === undefined) return 0;
+    return this.elapsedMs - first.startedMs - (this.queuedMs - first.queuedMs);
+  }
+
   startTry(provider: string, upstreamModel: string): Try {
     this.provider = provider;
     this.upstreamModel = upstreamModel;
+    // What a failed try reported is not this one's.
+    this.usage = null;
+    this.reasoningTokens = undefined;
+    this.firstTokenMs = undefined;
     const tried: Try = {
       provider,
       upstreamModel,

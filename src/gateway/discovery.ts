@@ -63,6 +63,7 @@ export class Discovery {
   readonly #intervals: { readonly upMs: number; readonly downMs: number };
   readonly #watched = new Map<string, Watched>();
   readonly #running = new Set<Promise<Refreshed>>();
+  readonly #listeners = new Set<() => void>();
   #started = false;
   #unsubscribe: (() => void) | undefined;
   #unknownSearch: Promise<unknown> | undefined;
@@ -79,6 +80,11 @@ export class Discovery {
   async start(): Promise<void> {
     this.#started = true;
     await this.refresh();
+  }
+
+  /** Told whenever a provider has listed its models: how many calls they take at once may have changed. */
+  onAnswer(listener: () => void): void {
+    this.#listeners.add(listener);
   }
 
   /** A provider as it is configured now, by its key. */
@@ -192,6 +198,7 @@ export class Discovery {
     const models = new Map(listed.models.map((info) => [info.id, info]));
     watched.state = { reachability: 'up', apis: listed.apis, models, checkedAt, lastError: undefined };
     this.#report(provider, before, watched.state);
+    for (const listener of this.#listeners) listener();
     return { provider, state: watched.state, ...(await this.#enrol(provider, listed.models)) };
   }
 

@@ -183,6 +183,8 @@ export class Engine {
     const failed = new Set<Candidate>();
     let served500 = false;
     for (;;) {
+      // The client may have left while the model or its stored chat was looked for.
+      if (call.stopped) call.signal.throwIfAborted();
       const fresh = left.filter((candidate) => !failed.has(candidate));
       const { place: candidate, slot } = await this.#admit(
         fresh.length > 0 ? fresh : left,
@@ -295,7 +297,7 @@ export class Engine {
     const retryAfter = error instanceof GatewayError ? error.retryAfterSeconds : undefined;
     const milliseconds = backoffMs(call.attempts, retryAfter);
     if (milliseconds === undefined) throw error;
-    if (totalMs > 0 && call.elapsedMs + milliseconds >= totalMs) throw error;
+    if (totalMs > 0 && call.tryingMs + milliseconds >= totalMs) throw error;
     await sleep(milliseconds, undefined, { signal: call.signal });
   }
 

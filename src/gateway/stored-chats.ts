@@ -1,7 +1,7 @@
 /** Remembers where a stored chat lives and whose it is, for 30 days. The chat itself stays with the upstream. */
 import type { Logger } from 'pino';
 import { invalidParameter } from '../chat/errors.ts';
-import { type Database, timestamp } from '../store/schema.ts';
+import { type Database, type NewStoredChatRow, timestamp } from '../store/schema.ts';
 import { deleteStoredChats, findStoredChat, saveStoredChat } from '../store/stored-chats.ts';
 import type { Caller } from './call.ts';
 
@@ -26,6 +26,9 @@ const oldestKept = (): string => timestamp(new Date(Date.now() - keptDays * dayM
 /** Chats of this process that are found without the database. */
 const mostInMemory = 10_000;
 
+/** From one failed attempt to write to the next. Milliseconds. */
+const retryMs = 1000;
+
 /** Keys own their chats; without keys everybody who reaches the gateway is one. */
 const ownerOf = (caller: Caller): string =>
   caller.keyId === undefined ? (caller.keyPrefix ?? '') : `key ${caller.keyId}`;
@@ -34,6 +37,9 @@ export class StoredChats {
   readonly #db: Database;
   readonly #log: Logger;
   readonly #recent = new Map<string, Remembered>();
+  /** What the database would not take yet. */
+  readonly #unsaved = new Map<string, NewStoredChatRow>();
+  #retry: NodeJS.Timeout | undefined;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(db: Database, log: Logger) {
@@ -52,22 +58,44 @@ export class StoredChats {
     this.#timer ??= setInterval(prune, dayMs).unref();
   }
 
-  close(): void {
+  /** Tries once more to write what is not written yet. */
+  async close(): Promise<void> {
     clearInterval(this.#timer);
+    await this.#save();
+    clearTimeout(this.#retry);
   }
 
-  /** A database that fails costs only what other processes and the next start would know of it. */
+  /**
+   * Known at once in this process; other processes and the next start know it as soon as the database takes it. Resolves
+   * after the first attempt.
+   */
   async remember(responseId: string, at: StoredAt, caller: Caller): Promise<void> {
     const owner = ownerOf(caller);
     const oldest = this.#recent.keys().next().value;
     if (this.#recent.size >= mostInMemory && oldest !== undefined) this.#recent.delete(oldest);
     const createdAt = timestamp();
     this.#recent.set(responseId, { ...at, owner, createdAt });
-    try {
-      const row = { provider: at.provider, upstream_model: at.upstreamModel, owner, created_at: createdAt };
-      await saveStoredChat(this.#db, { response_id: responseId, ...row });
-    } catch (error) {
-      this.#log.warn({ err: error }, 'a stored chat could not be noted');
+    const row = { provider: at.provider, upstream_model: at.upstreamModel, owner, created_at: createdAt };
+    if (this.#unsaved.size < mostInMemory) this.#unsaved.set(responseId, { response_id: responseId, ...row });
+    // While an attempt is due anyway, the database is known to fail.
+    if (this.#retry === undefined) await this.#save();
+  }
+
+  async #save(): Promise<void> {
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+    for (const [id, row] of [...this.#unsaved]) {
+      try {
+        await saveStoredChat(this.#db, row);
+        this.#unsaved.delete(id);
+      } catch (error) {
+        this.#log.warn(
+          { err: error, waiting: this.#unsaved.size },
+          'stored chats could not be noted; they wait in memory',
+        );
+        this.#retry ??= setTimeout(() => void this.#save(), retryMs).unref();
+        return;
+      }
     }
   }
 

@@ -3,6 +3,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { GatewayError } from '../chat/errors.ts';
 import { openaiError } from '../facades/openai.ts';
 import { errorEnvelope } from '../facades/unified.ts';
+import type { Access } from './plugins/access.ts';
 
 /** Fastify's own refusals, by its error code. */
 const byCode: Readonly<Record<string, () => GatewayError>> = {
@@ -48,8 +49,11 @@ export function sendError(request: FastifyRequest, reply: FastifyReply, thrown: 
     reply.header('retry-after', String(Math.ceil(error.retryAfterSeconds)));
   }
   if (error.allow !== undefined) reply.header('allow', error.allow);
-  // The tries of this call are used up: a client that repeats it by itself would only multiply them.
-  if (request.call !== undefined && request.call.attempts > 0) reply.header('x-should-retry', 'false');
+  // The tries of this call are used up: a client that repeats it by itself would only multiply them. Another instance, though,
+  // may serve what this one had to drop at its end.
+  if (request.call !== undefined && request.call.attempts > 0 && error.code !== 'SHUTTING_DOWN') {
+    reply.header('x-should-retry', 'false');
+  }
   reply.type('application/json; charset=utf-8').send(bodyOf(request.url, error));
 }
 
@@ -58,25 +62,28 @@ export function registerErrors(app: FastifyInstance): void {
   app.setNotFoundHandler((request, reply) => sendError(request, reply, new GatewayError('NOT_FOUND')));
 }
 
-const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const;
+const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'] as const;
+
+/** The paths that are told apart from those that do not exist; without the files that belong to the pages. */
+const servedPath = /^\/(?:(?:api|v1)\/.+|healthz|readyz|metrics|openapi\.json|docs|redoc)?$/;
 
 /**
  * Answers 405 with `allow` on paths that exist under another method. Call it before the first route: it collects them, and
  * adds what is missing when all are there.
  */
 export function registerMethodNotAllowed(app: FastifyInstance): { complete(): void } {
-  const known = new Map<string, Set<string>>();
+  const known = new Map<string, { readonly listed: Set<string>; readonly access: Access | undefined }>();
   let collecting = true;
   app.addHook('onRoute', (route) => {
-    if (!collecting || !/^\/(?:api|v1|healthz|readyz|metrics|openapi\.json)/.test(route.url)) return;
-    const listed = known.get(route.url) ?? new Set<string>();
-    for (const method of [route.method].flat()) listed.add(method.toUpperCase());
-    known.set(route.url, listed);
+    if (!collecting || !servedPath.test(route.url)) return;
+    const path = known.get(route.url) ?? { listed: new Set<string>(), access: route.config?.access };
+    for (const method of [route.method].flat()) path.listed.add(method.toUpperCase());
+    known.set(route.url, path);
   });
   return {
     complete() {
       collecting = false;
-      for (const [url, listed] of known) {
+      for (const [url, { listed, access }] of known) {
         const allow = [...listed].sort().join(', ');
         const missing = methods.filter((method) => !listed.has(method));
         if (missing.length === 0) continue;
@@ -84,6 +91,7 @@ export function registerMethodNotAllowed(app: FastifyInstance): { complete(): vo
           method: [...missing],
           url,
           schema: { hide: true },
+          config: access === undefined ? {} : { access },
           // Before the body is read: its type and shape do not matter here.
           onRequest: async () => {
             throw new GatewayError('METHOD_NOT_ALLOWED', { allow });

@@ -15,12 +15,25 @@ interface Exchange {
 const exchanges = new WeakMap<Socket, Set<Exchange>>();
 const doomed = new WeakSet<Socket>();
 
-/** Keeps in mind what each connection is about, so that nothing is ever written into the middle of an answer. */
+/** What the requests on a new connection will be. */
+function watchConnection(socket: Socket): Set<Exchange> {
+  const open = new Set<Exchange>();
+  exchanges.set(socket, open);
+  // Node tells its end only to the response that is being sent, not to those that wait behind it for their turn.
+  socket.once('close', () => {
+    for (const { response } of [...open]) response.destroy().emit('close');
+  });
+  return open;
+}
+
+/**
+ * Keeps in mind what each connection is about, so that nothing is ever written into the middle of an answer, and that
+ * every response emits `close`, also one behind which the client left before it was its turn.
+ */
 export function trackExchanges(server: Server): void {
   server.on('request', (request, response) => {
     const { socket } = request;
-    const open = exchanges.get(socket) ?? new Set();
-    exchanges.set(socket, open);
+    const open = exchanges.get(socket) ?? watchConnection(socket);
     const exchange = { request, response };
     open.add(exchange);
     response.once('close', () => {

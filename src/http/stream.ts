@@ -14,10 +14,11 @@ export interface StreamOptions {
   readonly commitMs: number;
   /** Silence after which a comment is written. Milliseconds; 0 = never. */
   readonly heartbeatMs: number;
+  /** A client that took nothing for this long is cut off; its socket would be kept for ever. Milliseconds; 120,000 if unset. */
+  readonly stallMs?: number;
 }
 
-/** A client that took nothing for this long is cut off; its socket would be kept for ever. Milliseconds. */
-const stallMs = 120_000;
+const longestStallMs = 120_000;
 
 const keepAlive = ': keep-alive\n\n';
 
@@ -28,7 +29,7 @@ export class EventStream {
   #encoder: StreamEncoder | undefined;
   #commitTimer: NodeJS.Timeout | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
-  #stall: NodeJS.Timeout | undefined;
+  #watched = false;
   #drained: Promise<void> | undefined;
   #committed = false;
   #early = false;
@@ -126,7 +127,7 @@ export class EventStream {
       const settle = (): void => {
         raw.removeListener('drain', settle);
         raw.removeListener('close', settle);
-        clearTimeout(this.#stall);
+        raw.setTimeout(0);
         this.#drained = undefined;
         resolve();
       };
@@ -135,13 +136,17 @@ export class EventStream {
     });
   }
 
+  /** By the socket's own clock: it knows whether a part of a long write was taken, and a timer of ours would not. */
   #watchStall(): void {
-    clearTimeout(this.#stall);
     const { raw } = this.#reply;
-    this.#stall = setTimeout(() => {
-      this.#call.stop('client_stalled');
-      raw.destroy();
-    }, stallMs);
+    if (!this.#watched) {
+      this.#watched = true;
+      raw.on('timeout', () => {
+        this.#call.stop('client_stalled');
+        raw.destroy();
+      });
+    }
+    raw.setTimeout(this.#options.stallMs ?? longestStallMs);
   }
 
   /** Ends the body once. What the client has not taken by then is still watched. */
@@ -152,8 +157,7 @@ export class EventStream {
     if (raw.destroyed) return;
     if (bytes === '') raw.end();
     else raw.end(bytes);
-    if (raw.writableLength === 0) return;
-    this.#watchStall();
-    raw.once('close', () => clearTimeout(this.#stall));
+    // Once all is taken, the socket's clock is the server's again, which sets it to the keep-alive time.
+    if (raw.writableLength > 0) this.#watchStall();
   }
 }

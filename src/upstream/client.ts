@@ -19,18 +19,24 @@ export interface ResponseHead {
 /** A body that is finished is given this long to end by itself, so that its connection can be used again. */
 const lingerMs = 1000;
 
+/** An error's words are read for this long and up to this length: its status is known, and they must not hold it back. */
+const errorTextMs = 2000;
+const largestErrorText = 1024 * 1024;
+
 /** Largest body that is read as a whole: 64 MiB. Embeddings of a large batch are the longest known. */
 const largestText = 64 * 1024 * 1024;
 
 const headerValue = (value: string | string[] | undefined): string =>
   (Array.isArray(value) ? value[0] : value) ?? '';
 
+/** A day: what an upstream asks for beyond that is no plan. Seconds. */
+const longestRetryAfter = 86_400;
+
 /** Seconds until `Retry-After` (seconds or an HTTP date) allows a new try; undefined where it says nothing usable. */
 function parseRetryAfter(value: string, now: number): number | undefined {
   if (value === '') return undefined;
-  if (/^\d+(?:\.\d+)?$/.test(value)) return Number(value);
-  const at = Date.parse(value);
-  return Number.isNaN(at) ? undefined : Math.max(0, Math.ceil((at - now) / 1000));
+  const seconds = /^\d+(?:\.\d+)?$/.test(value) ? Number(value) : Math.ceil((Date.parse(value) - now) / 1000);
+  return Number.isNaN(seconds) ? undefined : Math.min(longestRetryAfter, Math.max(0, seconds));
 }
 
 /** One request and its answer. The caller ends it: by reading to the end, `release()` or `destroy()`. */
@@ -99,6 +105,26 @@ export class Exchange implements Dispatcher.DispatchHandler {
       else chunks.push(chunk);
       return undefined;
     });
+    return Buffer.concat(chunks, size).toString('utf8');
+  }
+
+  /** The words of an error, as far as they come: a body that is long, cut or without an end gives what it gave. @throws TransportError where we ended it */
+  async errorText(): Promise<string> {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    const timer = setTimeout(() => this.release(), errorTextMs);
+    try {
+      await this.read((chunk) => {
+        chunks.push(chunk);
+        size += chunk.length;
+        if (size >= largestErrorText) this.release();
+        return undefined;
+      });
+    } catch (error) {
+      if (!(error instanceof TransportError && error.kind === 'cut')) throw error;
+    } finally {
+      clearTimeout(timer);
+    }
     return Buffer.concat(chunks, size).toString('utf8');
   }
 
@@ -267,7 +293,8 @@ export class UpstreamClient {
     if (options.signal?.aborted === true) abort();
     try {
       const head = await exchange.head;
-      return { ...head, body: await exchange.text(options.maxBytes) };
+      const body = head.status < 400 ? exchange.text(options.maxBytes) : exchange.errorText();
+      return { ...head, body: await body };
     } catch (error) {
       throw timedOut ? new TransportError('timeout', exchange.sent) : error;
     } finally {

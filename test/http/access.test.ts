@@ -12,9 +12,14 @@ interface RawAnswer {
 }
 
 /** Sends headers that fetch would not let through, such as Host. */
-function ask(url: string, headers: Record<string, string>, method = 'GET'): Promise<RawAnswer> {
+function ask(
+  url: string,
+  headers: Record<string, string>,
+  method = 'GET',
+  setHost = true,
+): Promise<RawAnswer> {
   return new Promise((resolve, reject) => {
-    const sent = request(url, { method, headers, agent: false }, (answer) => {
+    const sent = request(url, { method, headers, agent: false, setHost }, (answer) => {
       let body = '';
       answer.setEncoding('utf8');
       answer.on('data', (piece: string) => {
@@ -89,6 +94,27 @@ describe('with AUTH=off on loopback', () => {
     expect(answer.status).toBe(204);
     expect(answer.headers['access-control-allow-methods']).toBe('GET, POST, PUT, PATCH, DELETE');
     expect(answer.headers['access-control-allow-headers']).toBe('content-type, x-api-key, x-anything');
+  });
+
+  it('answers an OPTIONS that does not say which method it asks for', async () => {
+    const answer = await ask(`${gateway.url}/api/llm/chat`, { origin: 'http://localhost:3000' }, 'OPTIONS');
+    expect([answer.status, answer.body]).toEqual([204, '']);
+  });
+
+  it('answers a request without a Host in the envelope, too', async () => {
+    const answer = await ask(`${gateway.url}/api/llm/models`, {}, 'GET', false);
+    expect([answer.status, answer.headers['x-error-code']]).toEqual([400, 'INVALID_PARAMS']);
+    expect(answer.headers['x-request-id']).toMatch(/./);
+    expect(JSON.parse(answer.body)).toEqual({
+      code: 400,
+      message: '参数值超出有效范围:缺少 Host',
+      data: null,
+    });
+  });
+
+  it('refuses a foreign page however it writes the path', async () => {
+    const answer = await ask(`${gateway.url}/%61pi/llm/models`, { origin: 'https://evil.example' });
+    expect([answer.status, answer.headers['cache-control']]).toEqual([403, 'no-store']);
   });
 
   it('gives errors the CORS headers too', async () => {

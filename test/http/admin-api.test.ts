@@ -1,7 +1,7 @@
 /** The administration over HTTP: rows and their versions, refusals that name what is wrong, and orders to providers. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Answer, adminKey, startTeam, type Team, team } from './administrator.ts';
-import { chatBody, chatModel } from './stage.ts';
+import { chatBody, chatModel } from './prepare.ts';
 
 const nowhere = 'http://127.0.0.1:9';
 const anotherStudio = { key: 'studio', kind: 'lmstudio', base_url: nowhere };

@@ -4,8 +4,10 @@ import { describe, expect, it } from 'vitest';
 import { openStore } from '../../src/store/database.ts';
 import { findProvider, updateProvider } from '../../src/store/providers.ts';
 import { faults } from '../simulators/faults.ts';
-import { chatBody, chatModel, type Stage, type StageOptions, since, stage } from './stage.ts';
-import { ask, deferred, readEvents, type WireAnswer } from './wire.ts';
+import { ask } from './ask.ts';
+import { chatBody, chatModel } from './prepare.ts';
+import { type Stage, type StageOptions, since, stage } from './stage.ts';
+import { deferred, readEvents, type WireAnswer } from './wire.ts';
 
 const withProgress = { stream: true, stream_options: { include_progress: true } };
 

@@ -7,7 +7,8 @@ import { expect, it, onTestFinished, vi } from 'vitest';
 import { startLmStudio } from '../simulators/lmstudio.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
 import { spawnMeasured } from './memory.ts';
-import { chatBody, stage } from './stage.ts';
+import { chatBody } from './prepare.ts';
+import { stage } from './stage.ts';
 import { requestBytes } from './wire.ts';
 
 const megabyte = 1024 * 1024;

@@ -3,7 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { faults } from '../simulators/faults.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
-import { chatBody, type Stage, since, stage, startStage } from './stage.ts';
+import { chatBody } from './prepare.ts';
+import { type Stage, since, stage, startStage } from './stage.ts';
 import { deferred, readEvents, request } from './wire.ts';
 
 /** From the departure to the end of the upstream's socket. Milliseconds. */

@@ -326,6 +326,17 @@ describe('methods and paths', () => {
     ]);
   });
 
+  it.each([
+    ['HEAD', '/api/llm/chat', 'POST'],
+    ['OPTIONS', '/api/llm/chat', 'POST'],
+    ['POST', '/docs', 'GET, HEAD'],
+    ['DELETE', '/redoc', 'GET, HEAD'],
+    ['PUT', '/', 'GET, HEAD'],
+  ])('%s %s is a 405, too', async (method, path, allow) => {
+    const answer = await fetch(`${gateway.url}${path}`, { method });
+    expect([answer.status, answer.headers.get('allow')]).toEqual([405, allow]);
+  });
+
   it('that do not exist are a 404', async () => {
     expect(await refusalOf(await gateway.get('/api/llm/nothing'))).toEqual(['NOT_FOUND', '资源不存在']);
     expect((await refusalOf(await gateway.get('/api/%zz')))[0]).toBe('NOT_FOUND');

@@ -3,8 +3,9 @@ import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import SqliteDatabase from 'better-sqlite3';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { ask } from './ask.ts';
 import { type Stage, since, stage } from './stage.ts';
-import { ask, readEvents } from './wire.ts';
+import { readEvents } from './wire.ts';
 
 /** The contract gives the catalog's watch 2 s; the meter's patience with a neighbour's lock is a second more. */
 const noticed = { timeout: 4000, interval: 50 };

@@ -9,9 +9,11 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import type { UsageRow } from '../../src/store/schema.ts';
 import { faults } from '../simulators/faults.ts';
 import { type LmStudioSimulator, startLmStudio } from '../simulators/lmstudio.ts';
+import { ask } from './ask.ts';
+import { chatBody, prepareDatabase } from './prepare.ts';
 import { type SpawnedGateway, spawnGateway } from './spawned.ts';
-import { chatBody, prepareDatabase, since } from './stage.ts';
-import { ask, deferred, readEvents, type WireAnswer } from './wire.ts';
+import { since } from './stage.ts';
+import { deferred, readEvents, type WireAnswer } from './wire.ts';
 
 interface Scene extends SpawnedGateway {
   readonly studio: LmStudioSimulator;

@@ -1,7 +1,7 @@
 /** Keys cannot be guessed at speed, and guessing locks nobody else out. */
 import { describe, expect, it } from 'vitest';
 import { adminKey, type Team, team } from './administrator.ts';
-import { chatBody } from './stage.ts';
+import { chatBody } from './prepare.ts';
 
 const guess = (position: number): string => `sk-gw-${String(position).padStart(43, '0')}`;
 

@@ -2,8 +2,10 @@
 import { connect, type Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { faults } from '../simulators/faults.ts';
-import { chatBody, type Stage, since, startStage } from './stage.ts';
-import { ask, deferred, readAnswer, readEvents, requestBytes, type WireAnswer } from './wire.ts';
+import { ask } from './ask.ts';
+import { chatBody } from './prepare.ts';
+import { type Stage, since, startStage } from './stage.ts';
+import { deferred, readAnswer, readEvents, requestBytes, type WireAnswer } from './wire.ts';
 
 const megabyte = 1024 * 1024;
 

@@ -6,7 +6,8 @@ import { describe, expect, it, vi } from 'vitest';
 import { createKey, revokeKey } from '../../src/admin/keys.ts';
 import { temporaryStore } from '../unit/workspace.ts';
 import { adminKey, team } from './administrator.ts';
-import { chatBody, chatModel, stage } from './stage.ts';
+import { chatBody, chatModel } from './prepare.ts';
+import { stage } from './stage.ts';
 
 const otherModel = 'openai/gpt-oss-20b';
 

@@ -8,7 +8,8 @@ import { faults } from '../simulators/faults.ts';
 import { startLmStudio } from '../simulators/lmstudio.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
 import { spawnMeasured } from './memory.ts';
-import { chatBody, prepareDatabase } from './stage.ts';
+import { chatBody, prepareDatabase } from './prepare.ts';
+
 import { request } from './wire.ts';
 
 const megabyte = 1024 * 1024;

@@ -1,7 +1,7 @@
 /** Limits over real sockets: what counts, what is refused, and what the headers tell. */
 import { describe, expect, it, vi } from 'vitest';
 import { type Answer, type Team, team } from './administrator.ts';
-import { chatBody, chatModel } from './stage.ts';
+import { chatBody, chatModel } from './prepare.ts';
 
 const chat = (
   { ask }: Team,

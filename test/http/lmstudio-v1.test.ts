@@ -11,9 +11,11 @@ import { faults } from '../simulators/faults.ts';
 import { startLmStudio } from '../simulators/lmstudio.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
 import { temporaryDirectory } from '../unit/workspace.ts';
+import { ask } from './ask.ts';
 import { startGateway } from './gateway.ts';
-import { chatModel, type Stage, stage, startStage } from './stage.ts';
-import { ask, deferred, readEvents } from './wire.ts';
+import { chatModel } from './prepare.ts';
+import { type Stage, stage, startStage } from './stage.ts';
+import { deferred, readEvents } from './wire.ts';
 
 /** Not in memory at first, thinks, and has a reasoning setting. */
 const thinkingModel = 'openai/gpt-oss-20b';

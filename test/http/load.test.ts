@@ -3,7 +3,8 @@ import { loadavg } from 'node:os';
 import { expect, it } from 'vitest';
 import { faults } from '../simulators/faults.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
-import { chatBody, chatModel, stage } from './stage.ts';
+import { chatBody, chatModel } from './prepare.ts';
+import { stage } from './stage.ts';
 import { deferred, readEvents, request } from './wire.ts';
 
 it('64 streams of 200 chunks at once arrive complete and in order', async () => {

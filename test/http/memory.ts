@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { readMetrics } from './metrics-text.ts';
 import { type SpawnedGateway, spawnGateway } from './spawned.ts';
 
-export async function readGauge(url: string, name: string): Promise<number> {
+async function readGauge(url: string, name: string): Promise<number> {
   const answer = await fetch(`${url}/metrics`);
   const sample = readMetrics(await answer.text()).find((one) => one.name === name);
   if (sample === undefined) throw new Error(`no metric ${name}`);

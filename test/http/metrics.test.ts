@@ -1,7 +1,7 @@
 /** /metrics against what really happened: the usage table and the log tell the same, and clients cannot make series. */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import SqliteDatabase from 'better-sqlite3';
@@ -15,8 +15,9 @@ import { faults } from '../simulators/faults.ts';
 import { type LmStudioSimulator, startLmStudio } from '../simulators/lmstudio.ts';
 import { startGateway } from './gateway.ts';
 import { metricNames, readMetrics, sumOf } from './metrics-text.ts';
+import { chatModel } from './prepare.ts';
 import { type LogLine, type SpawnedGateway, spawnGateway } from './spawned.ts';
-import { chatModel } from './stage.ts';
+
 import { request } from './wire.ts';
 
 interface Scene {
@@ -189,6 +190,9 @@ describe('what is told about 200 calls of every kind and end', () => {
     expect(tokens('input')).toBe(add(rows.map((row) => row.input_tokens)));
     expect(tokens('output')).toBe(add(rows.map((row) => row.output_tokens)));
     expect(tokens('input')).toBeGreaterThan(0);
+    expect(sumOf(samples, 'gen_ai_client_token_usage_count', { type: 'input' })).toBe(
+      rows.filter((row) => row.input_tokens !== null && row.attempts > 0).length,
+    );
 
     expect(sumOf(samples, 'gen_ai_server_request_duration_seconds_count')).toBe(200);
     expect(sumOf(samples, 'gateway_overhead_seconds_count')).toBe(200);
@@ -343,4 +347,49 @@ describe('docs/alerts.yml', () => {
       'SUCCESS',
     );
   });
+
+  it.skipIf(!hasPromtool)(
+    'tells of retries where nothing falls back, and of fallbacks where nothing is tried again',
+    () => {
+      const directory = mkdtempSync(path.join(tmpdir(), 'llm-gateway-alerts-'));
+      onTestFinished(() => rmSync(directory, { recursive: true }));
+      const alert = (provider: string) => ({
+        exp_labels: { severity: 'warning', provider },
+        exp_annotations: {
+          summary: `${provider} often fails at first`,
+          description: 'Clients see longer waits, not errors, as long as a later try succeeds.',
+        },
+      });
+      const calls = (provider: string) => ({
+        series: `gateway_requests_total{endpoint="e",model="m",provider="${provider}",ending="stop"}`,
+        values: '0+100x40',
+      });
+      const file = path.join(directory, 'test.json');
+      const scene = {
+        rule_files: [path.resolve('docs/alerts.yml')],
+        tests: [
+          {
+            interval: '1m',
+            input_series: [
+              calls('retried'),
+              { series: 'gateway_retries_total{model="m",provider="retried"}', values: '0+50x40' },
+              { series: 'gateway_fallbacks_total{model="m",provider="given-up"}', values: '0+50x40' },
+              calls('healthy'),
+              { series: 'gateway_retries_total{model="m",provider="healthy"}', values: '0+5x40' },
+            ],
+            alert_rule_test: [
+              {
+                eval_time: '35m',
+                alertname: 'ManyRetries',
+                exp_alerts: [alert('retried'), alert('given-up')],
+              },
+            ],
+          },
+        ],
+      };
+      writeFileSync(file, JSON.stringify(scene));
+      const { status, stdout, stderr } = spawnSync('promtool', ['test', 'rules', file], { encoding: 'utf8' });
+      expect(status, stdout + stderr).toBe(0);
+    },
+  );
 });

@@ -393,6 +393,13 @@ describe('what cannot be honoured', () => {
     expect(upstreams.of.openai.server.requests).toHaveLength(0);
   });
 
+  it('says what takes the place of the old function calls', async () => {
+    const response = await chat({ ...local, functions: [{ name: 'add' }] });
+    expect(await response.json()).toMatchObject({
+      error: { message: '参数值超出有效范围:functions: 不支持此参数, 请使用 tools' },
+    });
+  });
+
   it.each([
     ['temperature', 'qwen-max', { temperature: 2 }],
     ['logprobs', 'qwen2.5-7b-instruct', { logprobs: true }],

@@ -2,7 +2,8 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { faults } from '../simulators/faults.ts';
 import type { LmStudioSimulator } from '../simulators/lmstudio.ts';
-import { chatModel, type Stage, stage } from './stage.ts';
+import { chatModel } from './prepare.ts';
+import { type Stage, stage } from './stage.ts';
 import { deferred, type WireAnswer } from './wire.ts';
 
 const generations = (studio: LmStudioSimulator): number =>

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type LmStudioSimulator, startLmStudio } from '../simulators/lmstudio.ts';
 import { jsonOf } from './gateway.ts';
-import { chatModel } from './stage.ts';
+import { chatModel } from './prepare.ts';
 
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const tsx = fileURLToPath(new URL('../../node_modules/tsx/dist/loader.mjs', import.meta.url));

@@ -60,6 +60,8 @@ function start(environment: Record<string, string>): Process {
     child,
     line: (matches) =>
       new Promise((resolve, reject) => {
+        const said = stdout.split('\n').find(matches);
+        if (said !== undefined) return resolve(said);
         waiting.push({ matches, resolve });
         child.once('exit', () => reject(new Error(`ended before that line: ${stdout}${stderr}`)));
       }),
@@ -92,7 +94,10 @@ describe('a start that cannot work', () => {
   });
 
   it('for a directory below /proc, where nobody can make one, says so at once', () =>
-    failsWith({ DATABASE_URL: 'sqlite:/proc/none/gateway.db' }, /the directory \/proc\/none cannot be written/));
+    failsWith(
+      { DATABASE_URL: 'sqlite:/proc/none/gateway.db' },
+      /the directory \/proc\/none cannot be written/,
+    ));
 
   it('for a file that is no database says so', async () => {
     writeFileSync(

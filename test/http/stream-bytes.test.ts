@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { faults } from '../simulators/faults.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
-import { chatModel, type Stage, since, startStage } from './stage.ts';
+import { chatModel } from './prepare.ts';
+import { type Stage, since, startStage } from './stage.ts';
 import { deferred, type EventReading, readEvents, type WireAnswer } from './wire.ts';
 
 let scene: Stage;

@@ -5,8 +5,9 @@ import { json } from 'node:stream/consumers';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { faults } from '../simulators/faults.ts';
+import { chatModel } from './prepare.ts';
 import { spawnGateway } from './spawned.ts';
-import { chatModel, type Stage, type StageOptions, startStage } from './stage.ts';
+import { type Stage, type StageOptions, startStage } from './stage.ts';
 
 const value = z.object({
   stringValue: z.string().optional(),

@@ -9,8 +9,9 @@ import type { UsageRow } from '../../src/store/schema.ts';
 import { faults } from '../simulators/faults.ts';
 import { startLmStudio } from '../simulators/lmstudio.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
+import { chatBody, chatModel } from './prepare.ts';
 import { spawnGateway } from './spawned.ts';
-import { chatBody, chatModel, type Stage, stage, startStage } from './stage.ts';
+import { type Stage, stage, startStage } from './stage.ts';
 import { request } from './wire.ts';
 
 const tools = [{ type: 'function', function: { name: 'now', parameters: { type: 'object' } } }];

@@ -1,6 +1,5 @@
 /** A client of bare sockets, for tests in which bytes, chunks, moments and departures matter. Knows HTTP/1.1 and no more. */
 import { connect, type Socket } from 'node:net';
-import { onTestFinished } from 'vitest';
 
 export interface WireHead {
   readonly status: number;
@@ -201,13 +200,6 @@ export function request(port: number, path: string, options: WireRequest = {}): 
   socket.setNoDelay(true);
   const answer = readAnswer(socket);
   socket.write(requestBytes(path, options));
-  return answer;
-}
-
-/** The same, closed when the test is over. */
-export function ask(port: number, path: string, options: WireRequest = {}): WireAnswer {
-  const answer = request(port, path, options);
-  onTestFinished(() => answer.leave());
   return answer;
 }
 

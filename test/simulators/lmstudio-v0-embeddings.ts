@@ -19,7 +19,7 @@ const embeddingBody = z.object({
 const dimensions = 8;
 
 /** The same text has the same vector; lengths are one. */
-export function vectorOf(text: string): readonly number[] {
+function vectorOf(text: string): readonly number[] {
   const sums = Array.from({ length: dimensions }, (_, index) => 1 + (index % 3));
   for (const [index, point] of [...text].entries()) {
     const slot = index % dimensions;

@@ -454,6 +454,19 @@ describe('streams', () => {
     });
   });
 
+  it.each([
+    'Throttling.AllocationQuota: Allocated quota exceeded, please increase your quota limit.',
+    'Allocated quota exceeded, please increase your quota limit.',
+    'Requests rate limit exceeded, please try again later.',
+    'You have exceeded your current request limit.',
+    'Too many requests in route. Please try again later.',
+  ])('knows a throttle by the bare words of an error_finish chunk: %s', (words) => {
+    expect(failureOf(decode(chunk({ content: words }, 'error_finish')))).toMatchObject({
+      code: 'RATE_LIMITED',
+      retryable: true,
+    });
+  });
+
   it('takes the bare words of an error_finish chunk', () => {
     expect(failureOf(decode(chunk({ content: 'Model is unavailable' }, 'error_finish')))).toMatchObject({
       code: 'UPSTREAM_ERROR',

@@ -68,6 +68,13 @@ describe('with nothing set', () => {
     expect(secret('LMSTUDIO_API_KEY')).toBeUndefined();
   });
 
+  it('tells the range of a number that is out of it', () => {
+    expect(() => loadConfig({ PORT: '70000' })).toThrow('PORT: must be a whole number, from 0 to 65535');
+    expect(() => loadConfig({ RATE_LIMIT_RPM: 'x' })).toThrow(
+      'RATE_LIMIT_RPM: must be a whole number, 0 or more',
+    );
+  });
+
   it('ignores variables that are not its own', () => {
     expect(() => loadConfig({ PATH: '/usr/bin', npm_config_color: 'yes' })).not.toThrow();
   });
@@ -94,6 +101,13 @@ describe('each variable', () => {
       ['https://a.example', 'https://b.example'],
     ],
     ['CORS_ORIGINS', '*', 'corsOrigins', ['*']],
+    [
+      'CORS_ORIGINS',
+      'https://App.example:443/,http://c:81,tauri://localhost',
+      'corsOrigins',
+      ['https://app.example', 'http://c:81', 'tauri://localhost'],
+    ],
+    ['TRUST_PROXY', 'loopback, fd00::/8', 'trustProxy', 'loopback, fd00::/8'],
     ['MCP_ALLOWED_HOSTS', 'mcp.example', 'mcpAllowedHosts', ['mcp.example']],
     ['MCP_ALLOWED_PLUGINS', 'mcp/one,mcp/two', 'mcpAllowedPlugins', ['mcp/one', 'mcp/two']],
     ['RATE_LIMIT_RPM', '60', 'rateLimitRpm', 60],
@@ -135,6 +149,12 @@ describe('each variable', () => {
     ['ALLOW_ANONYMOUS', 'perhaps'],
     ['ADMIN_API_KEY', 'short'],
     ['RATE_LIMIT_RPM', '-1'],
+    ['TRUST_PROXY', 'proxy.example'],
+    ['TRUST_PROXY', '10.0.0.0/33'],
+    ['TRUST_PROXY', '10.0.0.1,,'],
+    ['CORS_ORIGINS', 'app.example'],
+    ['CORS_ORIGINS', 'https://app.example/page'],
+    ['CORS_ORIGINS', 'localhost:3000'],
     ['UPSTREAM_CONNECT_TIMEOUT_MS', '5s'],
     ['UPSTREAM_FIRST_EVENT_TIMEOUT_MS', '-1'],
     ['UPSTREAM_IDLE_TIMEOUT_MS', '1e10'],

@@ -225,6 +225,17 @@ describe('the model lists', () => {
       { id: 'nomic', type: 'embedding', state: 'unknown' },
     ]);
   });
+
+  it('lists models whose kind a server does not tell, and none of a kind that it does not know', () => {
+    const named = ['llama', 'text-embedding-nomic'];
+    const found = [
+      { id: 'llama', type: 'llm', state: 'unknown' },
+      { id: 'text-embedding-nomic', type: 'embedding', state: 'unknown' },
+    ];
+    const odd = { id: 'voice', key: 'voice', type: 'tts' };
+    expect(listV0?.decode({ data: [...named.map((id) => ({ id })), odd] })).toEqual(found);
+    expect(listV1?.decode({ models: [...named.map((key) => ({ key })), odd] })).toEqual(found);
+  });
 });
 
 describe('the slots of a model', () => {

@@ -63,7 +63,9 @@ function isAllowedOrigin(origin: string, host: string | undefined, config: Confi
   return allowed.includes('*') || allowed.includes(origin);
 }
 
-const isGuardedPath = (url: string): boolean => /^\/(?:api|v1)(?:[/?]|$)/.test(url);
+/** Whether a request is for an API. The router also reads percent-encoded paths, so that the route counts as well as the URL. */
+export const isForApi = ({ url, routeOptions }: FastifyRequest): boolean =>
+  [url, routeOptions.url ?? ''].some((path) => /^\/(?:api|v1)(?:[/?]|$)/.test(path));
 
 /** A peer on this machine that no proxy speaks for. */
 function isLocalPeer(request: FastifyRequest): boolean {
@@ -129,11 +131,14 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
 
   app.addHook('onRequest', async (request) => {
     const host = request.headers.host ?? '';
+    if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
+      throw new GatewayError('INVALID_PARAMS', { detail: '缺少 Host' });
+    }
     if (!config.auth && config.loopback && !isLoopbackHost(withoutPort(host))) {
       throw new GatewayError('FORBIDDEN', { detail: 'Host 必须是本机地址' });
     }
     const { origin } = request.headers;
-    if (origin !== undefined && isGuardedPath(request.url) && !isAllowedOrigin(origin, host, config)) {
+    if (origin !== undefined && isForApi(request) && !isAllowedOrigin(origin, host, config)) {
       throw new GatewayError('FORBIDDEN', { detail: 'Origin 不在 CORS_ORIGINS 之内' });
     }
   });
@@ -144,6 +149,8 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
       callback(null, origin !== undefined && isAllowedOrigin(origin, undefined, config)),
     methods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
     exposedHeaders,
+    // An OPTIONS without the method that it asks for would get a bare text instead of an answer of ours.
+    strictPreflight: false,
     maxAge: 600,
   });
 
