@@ -144,8 +144,9 @@ afterAll(async () => {
   await scene.close();
   if (outcomes.size < rows.length) return;
   const text = document();
-  if (process.env['UPDATE_FAULTS'] === undefined) expect(readFileSync(page, 'utf8')).toBe(text);
-  else writeFileSync(page, text);
+  // vitest's --mode
+  if (process.env['MODE'] === 'faults') writeFileSync(page, text);
+  else expect(readFileSync(page, 'utf8')).toBe(text);
 });
 
 const displayed = /^(?:参数值超出有效范围:)?LM Studio返回错误:/;
