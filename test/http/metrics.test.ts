@@ -150,7 +150,11 @@ describe('what is told about 200 calls of every kind and end', () => {
     await vi.waitFor(() => expect(scene.rows()).toHaveLength(200), 5000);
     const samples = readMetrics(await (await fetch(`${scene.gateway.url}/metrics`)).text());
     const rows = scene.rows();
-    const lines = scene.gateway.log.filter((line) => line['msg'] === 'call');
+    const lines = await vi.waitFor(() => {
+      const written = scene.gateway.log.filter((line) => line['msg'] === 'call');
+      expect(written).toHaveLength(200);
+      return written;
+    }, 5000);
 
     expect(Object.keys(tally(rows.map((row) => row.ending))).sort()).toEqual([
       'client_gone',
