@@ -17,6 +17,7 @@ import type { ChatEvent, Usage } from '../chat/events.ts';
 import type { ChatRequest, GenerationRequest, Message, ParameterName, Parameters } from '../chat/request.ts';
 import { classify, compatible, isForeign } from './bailian-errors.ts';
 import {
+  embeddingCall,
   getCall,
   imagesOf,
   jsonCall,
@@ -281,15 +282,7 @@ const embeddings: EmbeddingAdapter = {
       ? undefined
       : refuseDimensions(dimensions, embeddingFamily(target.model), target),
   batchLimit: (target) => embeddingFamily(target.model).batchLimit,
-  embed({ input, dimensions }, target) {
-    const body = {
-      model: target.model,
-      input,
-      ...(dimensions === undefined ? {} : { dimensions }),
-      encoding_format: 'float',
-    };
-    return jsonCall('/embeddings', body, target.apiKey, false);
-  },
+  embed: embeddingCall,
   decodeEmbeddings: (body, target) => decodeEmbeddingList(body, { target, classify }),
   decodeError: (answer, target) => answerFailure(answer, { target, classify }),
 };

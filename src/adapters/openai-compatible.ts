@@ -22,6 +22,7 @@ import type {
 } from '../chat/request.ts';
 import {
   blindToImage,
+  embeddingCall,
   getCall,
   jsonCall,
   pick,
@@ -143,15 +144,7 @@ const embeddings: EmbeddingAdapter = {
   name: 'openai-compatible',
   refuse: () => undefined,
   batchLimit: () => mostInputs,
-  embed({ input, dimensions }, target) {
-    const body = {
-      model: target.model,
-      input,
-      ...(dimensions === undefined ? {} : { dimensions }),
-      encoding_format: 'float',
-    };
-    return jsonCall('/embeddings', body, target.apiKey, false);
-  },
+  embed: embeddingCall,
   decodeEmbeddings: (body, target) => decodeEmbeddingList(body, { target, classify }),
   decodeError: (answer, target) => answerFailure(answer, { target, classify }),
 };

@@ -2,6 +2,7 @@
 import type { Target, UpstreamCall } from '../chat/adapter.ts';
 import { type GatewayError, invalidMessage, invalidParameter } from '../chat/errors.ts';
 import type {
+  EmbeddingRequest,
   FunctionTool,
   GenerationRequest,
   Message,
@@ -124,4 +125,15 @@ export function blindToImage(request: GenerationRequest, target: Target): Gatewa
     image.where,
     `${target.displayName}(${target.provider}) 的模型 ${target.model} 不支持图片`,
   );
+}
+
+/** POST /embeddings of every OpenAI wire. Always asks for floats: base64 is the facade's to make, and not every server has it. */
+export function embeddingCall({ input, dimensions }: EmbeddingRequest, target: Target): UpstreamCall {
+  const body = {
+    model: target.model,
+    input,
+    ...(dimensions === undefined ? {} : { dimensions }),
+    encoding_format: 'float',
+  };
+  return jsonCall('/embeddings', body, target.apiKey, false);
 }
