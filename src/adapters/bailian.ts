@@ -169,7 +169,7 @@ function mustStream(family: QwenFamily, thinking: ThinkingFields, target: Target
 /** Text-only models refuse lists of parts, so text goes as one string wherever it can. */
 function wireMessage(message: Message, family: QwenFamily): object {
   const { content } = message;
-  const wire = present(message);
+  const wire = { ...present(message) };
   if (Array.isArray(content)) {
     const texts = content.flatMap((part) => (part.type === 'text' ? [part.text] : []));
     if (texts.length === content.length) wire['content'] = texts.join('');

@@ -13,20 +13,23 @@ import type {
 
 type Json = Record<string, unknown>;
 
-/** A copy without the members that are null or absent: on these wires a null is not the same as an absent member. */
-export function present(value: object): Json {
-  return Object.fromEntries(
-    Object.entries(value).filter(([, member]) => member !== null && member !== undefined),
-  );
+const isAbsent = (member: unknown): boolean => member === null || member === undefined;
+
+/** What is left without the members that are null or absent: on these wires a null is not the same as an absent member. */
+export function present(value: Readonly<Record<string, unknown>>): Readonly<Json> {
+  const names = Object.keys(value);
+  if (!names.some((name) => isAbsent(value[name]))) return value;
+  const kept: Json = {};
+  for (const name of names) if (!isAbsent(value[name])) kept[name] = value[name];
+  return kept;
 }
 
 /** Messages as every chat-completions server takes them. */
-export function wireMessages(messages: readonly Message[]): Json[] {
+export function wireMessages(messages: readonly Message[]): Readonly<Json>[] {
   return messages.map((message) => {
     const wire = present(message);
     // Prompt templates trim the content of every message; "" is what all of them can trim.
-    if (message.role === 'assistant') wire['content'] = message.content ?? '';
-    return wire;
+    return message.role === 'assistant' && isAbsent(message.content) ? { ...wire, content: '' } : wire;
   });
 }
 
@@ -103,18 +106,21 @@ export interface PlacedImage {
   readonly url: string;
 }
 
+const none: readonly PlacedImage[] = [];
+
 /** Every picture in the request, with its place. */
-export function imagesOf(request: GenerationRequest): PlacedImage[] {
-  if (request.kind !== 'chat') return [];
-  return request.messages.flatMap((message, i) =>
-    Array.isArray(message.content)
-      ? message.content.flatMap((part, j) =>
-          part.type === 'image_url'
-            ? [{ where: `messages[${i}].content[${j}]`, url: part.image_url.url }]
-            : [],
-        )
-      : [],
-  );
+export function imagesOf(request: GenerationRequest): readonly PlacedImage[] {
+  if (request.kind !== 'chat') return none;
+  let images: PlacedImage[] | undefined;
+  for (const [i, { content }] of request.messages.entries()) {
+    if (!Array.isArray(content)) continue;
+    for (const [j, part] of content.entries()) {
+      if (part.type !== 'image_url') continue;
+      images ??= [];
+      images.push({ where: `messages[${i}].content[${j}]`, url: part.image_url.url });
+    }
+  }
+  return images ?? none;
 }
 
 /** The error for a picture sent to a model of which the model list says that it cannot see. */

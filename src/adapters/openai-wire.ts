@@ -17,6 +17,13 @@ import {
 } from '../chat/events.ts';
 import type { GenerationRequest } from '../chat/request.ts';
 import { DeltaTemplate, type TextDelta } from './delta-template.ts';
+import {
+  readAnswer,
+  readWireUsage,
+  type WireAnswer,
+  type WireToolCall,
+  type WireUsage,
+} from './openai-answer.ts';
 import { blindToImage } from './openai-request.ts';
 import { type ErrorContext, errorIn, failure, parseJson, wordsOf } from './wire-errors.ts';
 
@@ -32,53 +39,6 @@ export interface WireOptions extends ErrorContext {
   /** A provider's own way to say an error inside a 200, asked before anything else is read from a chunk or body. */
   readonly findError?: (body: unknown) => GatewayError | undefined;
 }
-
-const text = z.string().nullish();
-const count = z.number().nullish().catch(undefined);
-
-const usageSchema = z.object({
-  prompt_tokens: count,
-  completion_tokens: count,
-  total_tokens: count,
-  prompt_tokens_details: z.object({ cached_tokens: count }).nullish().catch(undefined),
-  completion_tokens_details: z.object({ reasoning_tokens: count }).nullish().catch(undefined),
-});
-
-const toolCallSchema = z.object({
-  index: z.int().min(0).nullish(),
-  id: text,
-  function: z.object({ name: text, arguments: text }).nullish(),
-});
-
-/** A stream's `delta` or a whole answer's `message`. */
-const partSchema = z.object({
-  content: text,
-  refusal: text,
-  reasoning_content: text,
-  reasoning: text.catch(undefined),
-  tool_calls: z.array(toolCallSchema).nullish(),
-});
-
-/** Chunk, whole chat answer and text completion in one: they differ in where a choice keeps its text. */
-const answerSchema = z.object({
-  model: text,
-  choices: z
-    .array(
-      z.object({
-        delta: partSchema.nullish(),
-        message: partSchema.nullish(),
-        text,
-        finish_reason: text,
-        logprobs: z.record(z.string(), z.unknown()).nullish().catch(undefined),
-      }),
-    )
-    .nullish(),
-  usage: usageSchema.nullish().catch(undefined),
-  stats: z.record(z.string(), z.unknown()).nullish().catch(undefined),
-});
-
-type Answer = z.output<typeof answerSchema>;
-type WireToolCall = z.output<typeof toolCallSchema>;
 
 const finishReasons: ReadonlyMap<string, FinishReason> = new Map([
   ['stop', 'stop'],
@@ -108,10 +68,10 @@ export function stoppedError(options: ErrorContext, words: string): GatewayError
   return upstreamError({ displayName, provider, status: undefined, words, reason: 'stopped' });
 }
 
-function readUsage(wire: Answer['usage']): Usage | undefined {
-  const input = wire?.prompt_tokens ?? undefined;
-  const total = wire?.total_tokens ?? undefined;
-  const output = wire?.completion_tokens ?? (total === undefined ? undefined : total - (input ?? 0));
+function unifiedUsage(wire: WireUsage | undefined): Usage | undefined {
+  if (wire === undefined) return undefined;
+  const { promptTokens: input, totalTokens: total } = wire;
+  const output = wire.completionTokens ?? (total === undefined ? undefined : total - (input ?? 0));
   if (input === undefined && output === undefined) return undefined;
   const counted = { input_tokens: input ?? 0, output_tokens: output ?? 0 };
   return { ...counted, total_tokens: total ?? counted.input_tokens + counted.output_tokens };
@@ -123,18 +83,18 @@ const statNames: ReadonlyMap<string, string> = new Map([
   ['generation_time', 'generation_time_seconds'],
 ]);
 
-function readStats(answer: Answer): Stats | undefined {
+const noStats = {};
+
+function readStats({ stats = noStats, usage }: WireAnswer): Stats | undefined {
   const found: Record<string, number | string> = {};
-  for (const [key, value] of Object.entries(answer.stats ?? {})) {
+  for (const key of Object.keys(stats)) {
+    const value = stats[key];
     if (typeof value === 'number') found[statNames.get(key) ?? key] = value;
+    else if (key === 'stop_reason' && typeof value === 'string') found[key] = value;
   }
-  const stopReason = answer.stats?.['stop_reason'];
-  if (typeof stopReason === 'string') found['stop_reason'] = stopReason;
   // Hosted services also count what did not happen: a zero says nothing.
-  const reasoning = answer.usage?.completion_tokens_details?.reasoning_tokens;
-  if (reasoning) found['reasoning_tokens'] = reasoning;
-  const cached = answer.usage?.prompt_tokens_details?.cached_tokens;
-  if (cached) found['cached_tokens'] = cached;
+  if (usage?.reasoningTokens) found['reasoning_tokens'] = usage.reasoningTokens;
+  if (usage?.cachedTokens) found['cached_tokens'] = usage.cachedTokens;
   return Object.keys(found).length === 0 ? undefined : found;
 }
 
@@ -148,7 +108,7 @@ function toolCallReader(): (calls: readonly WireToolCall[]) => ToolCallDelta[] {
   let last = -1;
 
   const indexOf = (call: WireToolCall, position: number): number => {
-    if (typeof call.index === 'number') return call.index;
+    if (call.index !== undefined) return call.index;
     const seen = call.id ? indexById.get(call.id) : undefined;
     if (seen !== undefined) return seen;
     return call.id || position > 0 || last < 0 ? last + 1 : last;
@@ -159,8 +119,8 @@ function toolCallReader(): (calls: readonly WireToolCall[]) => ToolCallDelta[] {
     const before = known.get(index);
     const state = before ?? { id: false, name: false };
     const id = !state.id && call.id ? call.id : undefined;
-    const name = !state.name && call.function?.name ? call.function.name : undefined;
-    const pieces = call.function?.arguments ?? '';
+    const name = !state.name && call.name ? call.name : undefined;
+    const pieces = call.arguments ?? '';
     if (id === undefined && name === undefined && pieces === '') return undefined;
     known.set(index, { id: state.id || id !== undefined, name: state.name || name !== undefined });
     last = Math.max(last, index);
@@ -178,7 +138,7 @@ function toolCallReader(): (calls: readonly WireToolCall[]) => ToolCallDelta[] {
 
 /** What one answer said so far; `absorb` takes a chunk or the whole, `conclude` gives the terminal events. */
 interface Reading {
-  absorb(answer: Answer): ChatEvent[];
+  absorb(answer: WireAnswer): ChatEvent[];
   conclude(): ChatEvent[];
   /** The terminal event where the upstream stopped without saying that it finished. */
   cutShort(): ChatEvent[];
@@ -187,7 +147,7 @@ interface Reading {
 }
 
 function startReading(options: WireOptions): Reading {
-  const readToolCalls = toolCallReader();
+  let readToolCalls: ReturnType<typeof toolCallReader> | undefined;
   let started = false;
   let spoke = false;
   let calledTools = false;
@@ -196,35 +156,38 @@ function startReading(options: WireOptions): Reading {
   let raw: string | null = null;
   let stopReason: FinishReason | undefined;
 
-  const content = (answer: Answer): ChatEvent[] => {
+  const content = (answer: WireAnswer): ChatEvent[] => {
     const events: ChatEvent[] = [];
     const choice = answer.choices?.[0];
     const part = choice?.delta ?? choice?.message;
-    const reasoning = part?.reasoning_content || part?.reasoning || '';
+    const reasoning = part?.reasoning || '';
     if (reasoning !== '') events.push({ type: 'reasoning', text: reasoning });
     const words = choice?.text || part?.content || part?.refusal || '';
-    const logprobs = choice?.logprobs ?? undefined;
+    const logprobs = choice?.logprobs;
     const hasLogprobs = Array.isArray(logprobs?.['content']) && logprobs['content'].length > 0;
     if (words !== '' || hasLogprobs) {
       events.push({ type: 'text', text: words, ...(logprobs === undefined ? {} : { logprobs }) });
     }
-    const deltas = readToolCalls(part?.tool_calls ?? []);
-    if (deltas.length > 0) events.push({ type: 'tool-calls', deltas });
+    if (part?.toolCalls !== undefined) {
+      readToolCalls ??= toolCallReader();
+      const deltas = readToolCalls(part.toolCalls);
+      if (deltas.length > 0) events.push({ type: 'tool-calls', deltas });
+      calledTools ||= deltas.length > 0;
+    }
     spoke ||= events.length > 0;
-    calledTools ||= deltas.length > 0;
     return events;
   };
 
-  const absorb = (answer: Answer): ChatEvent[] => {
+  const absorb = (answer: WireAnswer): ChatEvent[] => {
     const events: ChatEvent[] = started
       ? []
       : [{ type: 'start', ...(answer.model ? { model: answer.model } : {}) }];
     started = true;
     events.push(...content(answer));
-    usage = readUsage(answer.usage) ?? usage;
+    usage = unifiedUsage(answer.usage) ?? usage;
     const more = readStats(answer);
     if (more !== undefined) stats = { ...stats, ...more };
-    const word = answer.choices?.[0]?.finish_reason;
+    const word = answer.choices?.[0]?.finishReason;
     // Native DashScope says "null" while it generates, and that leaks into its compatible mode.
     if (raw === null && word && word !== 'null') raw = word;
     const verdict = more?.stop_reason === undefined ? undefined : options.stopReason?.(more.stop_reason);
@@ -278,18 +241,17 @@ function errorInside(json: unknown, options: WireOptions): GatewayError | undefi
 export function decodeCompletion(body: unknown, options: WireOptions): ChatResult {
   const error = errorInside(body, options);
   if (error !== undefined) throw error;
-  const answer = answerSchema.safeParse(body);
-  if (!answer.success || !answer.data.choices)
-    throw silentUpstreamError(options.target.displayName, 'format');
+  const answer = readAnswer(body);
+  if (answer?.choices === undefined) throw silentUpstreamError(options.target.displayName, 'format');
   // LM Studio's answer to a picture that the model cannot see is a 200 without choices.
-  if (answer.data.choices.length === 0) throw emptyAnswer(options);
+  if (answer.choices.length === 0) throw emptyAnswer(options);
   const reading = startReading(options);
-  const events = reading.absorb(answer.data);
+  const events = reading.absorb(answer);
   return collect(events.at(-1)?.type === 'error' ? events : [...events, ...reading.conclude()]);
 }
 
 /** The text that a chunk brought, if it said nothing else that matters. */
-function onlyText(answer: Answer, events: readonly ChatEvent[]): TextDelta | undefined {
+function onlyText(answer: WireAnswer, events: readonly ChatEvent[]): TextDelta | undefined {
   const [event, ...others] = events;
   if (event === undefined || others.length > 0 || answer.usage || answer.stats) return undefined;
   return (event.type === 'text' && event.logprobs === undefined) || event.type === 'reasoning'
@@ -297,15 +259,17 @@ function onlyText(answer: Answer, events: readonly ChatEvent[]): TextDelta | und
     : undefined;
 }
 
+const nothingYet: WireAnswer = { model: undefined, choices: undefined, usage: undefined, stats: undefined };
+
 /** A chunk in full, as if it came in the middle of a stream. */
 function readAlone(data: string, options: WireOptions): TextDelta | undefined {
   const json = parseJson(data);
-  const answer = answerSchema.safeParse(json);
-  if (!answer.success || errorInside(json, options) !== undefined) return undefined;
+  const answer = readAnswer(json);
+  if (answer === undefined || errorInside(json, options) !== undefined) return undefined;
   const reading = startReading(options);
-  reading.absorb({ model: undefined });
-  const events = reading.absorb(answer.data);
-  return reading.finished() ? undefined : onlyText(answer.data, events);
+  reading.absorb(nothingYet);
+  const events = reading.absorb(answer);
+  return reading.finished() ? undefined : onlyText(answer, events);
 }
 
 /** Decodes a stream of chunks of chat or text completions; see StreamDecoder. */
@@ -338,16 +302,16 @@ export function chunkDecoder(options: WireOptions): StreamDecoder {
     const error =
       errorInside(json, options) ?? (frame.event === 'error' ? failure(wordsOf(data), options) : undefined);
     if (error !== undefined) return fail(error);
-    const answer = answerSchema.safeParse(json);
-    if (!answer.success) return fail(silentUpstreamError(options.target.displayName, 'format'));
-    const events = reading.absorb(answer.data);
+    const answer = readAnswer(json);
+    if (answer === undefined) return fail(silentUpstreamError(options.target.displayName, 'format'));
+    const events = reading.absorb(answer);
     if (events.at(-1)?.type === 'error') phase = 'done';
     else if (reading.finished()) {
       phase = 'settled';
       // Usage may stand on the finish chunk, or on one of its own behind it.
-      if (answer.data.usage) events.push(...end());
+      if (answer.usage) events.push(...end());
     } else if (frame.event === 'message') {
-      const delta = onlyText(answer.data, events);
+      const delta = onlyText(answer, events);
       if (delta !== undefined) template.learn(frame.data, delta, (like) => readAlone(like, options));
     }
     return events;
@@ -363,9 +327,9 @@ export function chunkDecoder(options: WireOptions): StreamDecoder {
 }
 
 const embeddingSchema = z.object({
-  model: text,
+  model: z.string().nullish(),
   data: z.array(z.object({ embedding: z.array(z.number()), index: z.int().nullish() })),
-  usage: usageSchema.nullish().catch(undefined),
+  usage: z.unknown().optional(),
 });
 
 /**
@@ -384,6 +348,6 @@ export function decodeEmbeddingList(body: unknown, context: ErrorContext): Embed
   return {
     ...(model ? { model } : {}),
     embeddings: inOrder.map((row) => row.embedding),
-    usage: readUsage(usage) ?? null,
+    usage: unifiedUsage(readWireUsage(usage)) ?? null,
   };
 }

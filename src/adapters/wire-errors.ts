@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import type { Target, UpstreamAnswer } from '../chat/adapter.ts';
 import { type ErrorCause, type GatewayError, sanitizeWords, upstreamError } from '../chat/errors.ts';
+import { isObject, type JsonObject, looseNumber, looseText } from './wire-values.ts';
 
 /** An upstream's complaint as it stands on the wire: not yet fit to be shown. */
 export interface WireError {
@@ -26,18 +27,6 @@ export interface ErrorContext {
   readonly classify?: (error: WireError, status: number | undefined) => Verdict | undefined;
 }
 
-const words = z.string().nullish().catch(undefined);
-const code = z.union([z.string(), z.number()]).nullish().catch(undefined);
-const errorObject = z.object({ message: words, msg: words, type: words, code });
-const errorBody = z.object({
-  error: z.unknown().optional(),
-  object: words,
-  message: words,
-  msg: words,
-  type: words,
-  code,
-  choices: z.unknown().optional(),
-});
 const detailBody = z.object({
   detail: z.union([z.string(), z.array(z.object({ msg: z.string() })).transform((list) => list[0]?.msg)]),
 });
@@ -51,11 +40,18 @@ export function parseJson(text: string): unknown {
   }
 }
 
-function wireError(said: z.output<typeof errorObject>): WireError {
+/** `code` is a word on some servers and a number on others. */
+const codeOf = ({ code }: JsonObject): string | number | undefined => looseText(code) ?? looseNumber(code);
+
+const messageOf = (said: JsonObject): string | undefined =>
+  looseText(said['message']) ?? looseText(said['msg']);
+
+function wireError(said: JsonObject): WireError {
+  const code = codeOf(said);
   return {
-    words: said.message ?? said.msg ?? '',
-    code: said.code === null || said.code === undefined ? undefined : String(said.code),
-    type: said.type ?? undefined,
+    words: messageOf(said) ?? '',
+    code: code === undefined ? undefined : String(code),
+    type: looseText(said['type']),
   };
 }
 
@@ -64,18 +60,16 @@ function wireError(said: z.output<typeof errorObject>): WireError {
  * Studio), or flat `{code,message}` (DashScope, vLLM). `error: null` beside an answer is none.
  */
 export function errorIn(body: unknown): WireError | undefined {
-  const parsed = errorBody.safeParse(body);
-  if (!parsed.success) return undefined;
-  const { error, ...flat } = parsed.data;
+  if (!isObject(body)) return undefined;
+  const { error, choices } = body;
   if (typeof error === 'string' && error !== '') return { words: error, code: undefined, type: undefined };
-  if (typeof error === 'object' && error !== null) {
-    const member = errorObject.safeParse(error);
-    if (member.success) return wireError(member.data);
-  }
-  if (flat.choices !== undefined && flat.choices !== null) return undefined;
-  const failed = typeof flat.code === 'string' || (typeof flat.code === 'number' && flat.code >= 400);
-  const said = flat.message ?? flat.msg;
-  return (failed || flat.object === 'error') && typeof said === 'string' ? wireError(flat) : undefined;
+  if (isObject(error)) return wireError(error);
+  if (choices !== undefined && choices !== null) return undefined;
+  const code = codeOf(body);
+  const failed = typeof code === 'string' || (code !== undefined && code >= 400);
+  return (failed || body['object'] === 'error') && messageOf(body) !== undefined
+    ? wireError(body)
+    : undefined;
 }
 
 /**
@@ -91,8 +85,7 @@ export function wordsOf(body: string): WireError {
   if (found !== undefined) return found;
   const detail = detailBody.safeParse(json);
   if (detail.success) return { ...nothing, words: detail.data.detail ?? '' };
-  const flat = errorObject.safeParse(json);
-  return flat.success ? wireError(flat.data) : nothing;
+  return isObject(json) ? wireError(json) : nothing;
 }
 
 /** Codes and phrases by which servers say that the prompt does not fit: LM Studio, llama.cpp, MLX, vLLM, OpenAI, DashScope. */
