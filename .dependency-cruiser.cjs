@@ -29,7 +29,7 @@ const layers = [
   {
     name: 'upstream',
     from: '^src/upstream/',
-    may: ['^src/upstream/', '^src/chat/'],
+    may: ['^src/upstream/', '^src/chat/', '^src/turn\\.ts$'],
     packages: ['undici', 'eventsource-parser'],
   },
   { name: 'store', from: '^src/store/', may: ['^src/store/'], packages: ['kysely', 'better-sqlite3'] },
@@ -62,10 +62,12 @@ const layers = [
       '^src/store/(?!database)',
       '^src/facades/',
       '^src/chat/',
+      '^src/turn\\.ts$',
       '^src/config\\.ts$',
       '^src/adapters/index\\.ts$',
     ],
   },
+  { name: 'turn', from: '^src/turn\\.ts$', may: [], packages: [], pure: true },
   { name: 'config', from: '^src/config\\.ts$', may: [], packages: ['zod'] },
 ];
 

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import closeWithGrace from 'close-with-grace';
-import { type Logger, pino } from 'pino';
+import { type DestinationStream, type Logger, pino } from 'pino';
 import pretty from 'pino-pretty';
 import { providerKinds } from './adapters/index.ts';
 import { syncEnvironmentProviders } from './admin/environment.ts';
@@ -14,15 +14,14 @@ import { type Config, ConfigError, loadConfig, loadDotEnv } from './config.ts';
 import { Admission } from './gateway/admission.ts';
 import { Allowances } from './gateway/allowances.ts';
 import { Breakers } from './gateway/breaker.ts';
-import type { Call } from './gateway/call.ts';
-import { logCall } from './gateway/call-log.ts';
+import { callLine } from './gateway/call-log.ts';
 import { Catalog } from './gateway/catalog.ts';
 import { Discovery } from './gateway/discovery.ts';
 import { Engine } from './gateway/engine.ts';
 import { callerIdOf, KeyRing } from './gateway/keys.ts';
 import { Meter } from './gateway/meter.ts';
 import { Metrics } from './gateway/metrics.ts';
-import { joinObservers } from './gateway/observer.ts';
+import { type EndedCall, joinObservers } from './gateway/observer.ts';
 import type { Candidate } from './gateway/routing.ts';
 import { StoredChats } from './gateway/stored-chats.ts';
 import { startTraces } from './gateway/traces.ts';
@@ -44,6 +43,9 @@ export interface RunningServer {
 /** Longest that listening waits for the first discovery. Milliseconds. */
 const discoveryWaitMs = 3000;
 
+/** Lines are written together from this length on. */
+const logBlockBytes = 16_000;
+
 /** Longest that a log line is held back. Milliseconds. */
 const logFlushMs = 100;
 
@@ -52,23 +54,31 @@ let output: ReturnType<typeof pino.destination> | undefined;
 /** Stdout by the block: a write per line would cost every request 18 us. What is held is written at exit, also after a crash. */
 function standardOutput(): ReturnType<typeof pino.destination> {
   if (output === undefined) {
-    const opened = pino.destination({ dest: 1, sync: true, minLength: 4096, periodicFlush: logFlushMs });
+    const opened = pino.destination({
+      dest: 1,
+      sync: true,
+      minLength: logBlockBytes,
+      periodicFlush: logFlushMs,
+    });
     process.on('exit', () => opened.flushSync());
     output = opened;
   }
   return output;
 }
 
-function createLogger(config: Config): Logger {
+/** @returns the logger, and where its lines go */
+function createLogger(config: Config): { readonly log: Logger; readonly lines: DestinationStream } {
   const options = {
     level: config.logLevel,
     base: undefined,
     formatters: { level: (label: string) => ({ level: label }) },
     timestamp: pino.stdTimeFunctions.isoTime,
   };
-  return process.stdout.isTTY === true
-    ? pino(options, pretty({ translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid,hostname' }))
-    : pino(options, standardOutput());
+  const lines =
+    process.stdout.isTTY === true
+      ? pretty({ translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid,hostname' })
+      : standardOutput();
+  return { log: pino(options, lines), lines };
 }
 
 async function listen(config: Config, app: App): Promise<string> {
@@ -98,7 +108,7 @@ export async function serve(
   environment?: Readonly<Record<string, string | undefined>>,
 ): Promise<RunningServer> {
   const config = loadConfig(environment);
-  const log = createLogger(config);
+  const { log, lines } = createLogger(config);
   const store = await openStore(config.databasePath);
   const client = new UpstreamClient();
   await syncEnvironmentProviders(store.db, providerKinds, config);
@@ -128,7 +138,11 @@ export async function serve(
     config.otlpEndpoint === undefined
       ? undefined
       : await startTraces({ endpoint: config.otlpEndpoint, catalog, log });
-  const callLog = { callEnded: (call: Call, status: number) => logCall(log, call, status) };
+  const callLog = {
+    callsEnded(ended: readonly EndedCall[]): void {
+      if (log.isLevelEnabled('info')) lines.write(ended.map(callLine).join(''));
+    },
+  };
   const observer = joinObservers([meter, metrics, callLog, ...(traces === undefined ? [] : [traces])]);
   const engine = new Engine({
     breakers,

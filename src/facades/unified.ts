@@ -100,26 +100,28 @@ export function readCompletionRequest(body: z.output<typeof completionBody>): Co
   return { kind: 'completion', model: title, prompt, ...commonRequest(rest) };
 }
 
-/** A stats object without what was not told; undefined where nothing is left. */
+/** Undefined where nothing was told. */
 function presentStats(stats: Stats | undefined): Stats | undefined {
   if (stats === undefined) return undefined;
-  const told = Object.entries(stats).filter(([, value]) => value !== undefined);
-  return told.length === 0 ? undefined : Object.fromEntries(told);
+  // JSON leaves out what is undefined by itself; only an object of nothing else would show.
+  for (const name of Object.keys(stats)) if (stats[name] !== undefined) return stats;
+  return undefined;
 }
 
 /** The `data` of a plain answer: three keys always, the others only where there is something to say. */
 export function encodeResult(result: ChatResult): Record<string, unknown> {
-  const stats = presentStats(result.stats);
-  return {
+  const data: Record<string, unknown> = {
     content: result.content,
     finish_reason: result.finish.reason,
     usage: result.usage,
-    ...(result.reasoning === undefined ? {} : { reasoning_content: result.reasoning }),
-    ...(result.toolCalls === undefined ? {} : { tool_calls: result.toolCalls }),
-    ...(result.serverToolCalls === undefined ? {} : { tool_calls_made: result.serverToolCalls }),
-    ...(result.responseId === undefined ? {} : { response_id: result.responseId }),
-    ...(stats === undefined ? {} : { stats }),
   };
+  const stats = presentStats(result.stats);
+  if (result.reasoning !== undefined) data['reasoning_content'] = result.reasoning;
+  if (result.toolCalls !== undefined) data['tool_calls'] = result.toolCalls;
+  if (result.serverToolCalls !== undefined) data['tool_calls_made'] = result.serverToolCalls;
+  if (result.responseId !== undefined) data['response_id'] = result.responseId;
+  if (stats !== undefined) data['stats'] = stats;
+  return data;
 }
 
 /** The `data` of an embeddings answer. */

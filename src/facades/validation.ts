@@ -1,6 +1,7 @@
 /** From a schema's complaints to the one error that the caller sees, in the contract's order and words. */
 import { z } from 'zod';
 import { GatewayError, invalidMessage, invalidParameter } from '../chat/errors.ts';
+import { plainReader } from './plain-body.ts';
 
 const chinese = z.locales.zhCN().localeError;
 
@@ -73,8 +74,15 @@ function messagesError(issue: z.core.$ZodIssue): GatewayError {
   return invalidMessage(pathOf(issue.path), wordsOf(issue));
 }
 
-/** Parses a body. @throws GatewayError */
-export function parseRequest<T extends z.ZodType>(schema: T, body: unknown): z.output<T> {
+/** What parses bodies of one schema, made once for each. It throws GatewayError. */
+export function bodyParser(schema: z.ZodType): (body: unknown) => unknown {
+  const plain =
+    schema instanceof z.ZodObject && 'messages' in schema.shape ? plainReader(schema.shape) : undefined;
+  return (body) => plain?.(body) ?? parseRequest(schema, body);
+}
+
+/** @throws GatewayError */
+function parseRequest<T extends z.ZodType>(schema: T, body: unknown): z.output<T> {
   const parsed = schema.safeParse(body, { error: chinese, reportInput: true });
   if (parsed.success) return parsed.data;
   throw requestError(parsed.error.issues);

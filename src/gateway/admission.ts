@@ -53,7 +53,8 @@ export class Admission<P extends Place> {
 
   /** Free slots; Infinity where nothing limits them. */
   free(place: P): number {
-    return place.limit === undefined ? Number.POSITIVE_INFINITY : place.limit - this.running(place.pool);
+    const { limit } = place;
+    return limit === undefined ? Number.POSITIVE_INFINITY : limit - this.running(place.pool);
   }
 
   /** Calls that wait and count for this provider's queue. */
@@ -66,8 +67,11 @@ export class Admission<P extends Place> {
   /** A slot now, or undefined. Nobody overtakes those who wait: where a limit grew, they go first. */
   tryAcquire(place: P): Slot | undefined {
     if (this.free(place) <= 0) return undefined;
-    this.recheck();
-    return this.free(place) > 0 ? this.#take(place) : undefined;
+    if (this.#waiters.length > 0) {
+      this.recheck();
+      if (this.free(place) <= 0) return undefined;
+    }
+    return this.#take(place);
   }
 
   /**
@@ -156,22 +160,24 @@ export class Admission<P extends Place> {
   }
 
   #take(place: P): Slot {
-    this.#running.set(place.pool, this.running(place.pool) + 1);
+    const { pool } = place;
+    this.#running.set(pool, this.running(pool) + 1);
     let held = true;
-    const free = (): void => {
-      const left = this.running(place.pool) - 1;
-      if (left > 0) this.#running.set(place.pool, left);
-      else this.#running.delete(place.pool);
-      this.recheck();
-    };
     return {
       release: (afterMs = 0) => {
         if (!held) return;
         held = false;
-        if (afterMs > 0) setTimeout(free, afterMs).unref();
-        else free();
+        if (afterMs > 0) setTimeout(() => this.#free(pool), afterMs).unref();
+        else this.#free(pool);
       },
     };
+  }
+
+  #free(pool: string): void {
+    const left = this.running(pool) - 1;
+    if (left > 0) this.#running.set(pool, left);
+    else this.#running.delete(pool);
+    this.recheck();
   }
 
   /** Round robin: each caller's first waiting call, then each one's second, and so on; who was served last comes last. */

@@ -21,6 +21,8 @@ export interface Standing {
   readonly refusal?: GatewayError;
 }
 
+const unlimited: Standing = {};
+
 interface Refusal {
   readonly limit: 'requests' | 'tokens' | 'tokens of the day' | 'concurrency';
   readonly waitMs: number;
@@ -38,11 +40,6 @@ interface Limits {
 interface Running {
   calls: number;
   tokens: number;
-}
-
-interface Held {
-  readonly callerId: string;
-  readonly tokens: number;
 }
 
 /** Nobody knows when one of a caller's running calls ends. */
@@ -79,10 +76,10 @@ export function estimateTokens(request: GenerationRequest | EmbeddingRequest): n
   return Math.ceil(bytes / bytesPerToken) + answer;
 }
 
-const dayOf = (now: number): string => new Date(now).toISOString().slice(0, 10);
+const dayMs = 86_400_000;
 
 /** Until the next midnight UTC. Milliseconds. */
-const restOfDayMs = (now: number): number => 86_400_000 - (now % 86_400_000);
+const restOfDayMs = (now: number): number => dayMs - (now % dayMs);
 
 /** Each limit has its own width, so the windows only count, and the comparison is made here. */
 const countingWindow = (seconds: number): RateLimiterMemory =>
@@ -120,7 +117,6 @@ export class Allowances {
   readonly #tokens = countingWindow(60);
   readonly #days = countingWindow(86_400);
   readonly #running = new Map<string, Running>();
-  readonly #held = new Map<Call, Held>();
 
   /** @param defaultRpm requests a minute for callers that have no limit of their own; 0 = none */
   constructor(defaultRpm: number) {
@@ -131,10 +127,19 @@ export class Allowances {
    * Counts a call and reserves its tokens, or says why it may not run now; what is reserved is held until `settle`. Of
    * parallel calls each sees what those before it hold, because holding is done before the first await.
    */
-  async admit(call: Call, request: GenerationRequest | EmbeddingRequest): Promise<Standing> {
+  admit(call: Call, request: GenerationRequest | EmbeddingRequest): Standing | Promise<Standing> {
     const limits = this.#limitsOf(call.caller);
     // The call of a client that has left already would never be settled.
-    if (limits === undefined || call.stopped) return {};
+    if (limits === undefined || call.stopped) return unlimited;
+    const { rpm, tpm, maxConcurrency, dailyTokens } = limits;
+    if (rpm > 0 || tpm > 0 || maxConcurrency > 0 || dailyTokens > 0)
+      return this.#count(call, limits, request);
+    // What it uses counts none the less, for a limit that is set later.
+    this.#hold(call, call.caller.id, 0);
+    return unlimited;
+  }
+
+  async #count(call: Call, limits: Limits, request: GenerationRequest | EmbeddingRequest): Promise<Standing> {
     const { id } = call.caller;
     const before = this.#running.get(id);
     const reserved = before?.tokens ?? 0;
@@ -172,13 +177,13 @@ export class Allowances {
 
   /** Gives back what a call has reserved and counts what it has used. Once it is over; without effect for one that held nothing. */
   settle(call: Call): void {
-    const held = this.#release(call);
-    if (held === undefined) return;
-    const used = spent(call, held.tokens);
+    const reserved = this.#release(call);
+    if (reserved === undefined) return;
+    const used = spent(call, reserved);
     // Addresses have no token limits, and there may be very many of them.
     if (used === 0 || call.caller.key === undefined) return;
-    void this.#tokens.penalty(held.callerId, used);
-    void this.#countDay(held.callerId, used);
+    void this.#tokens.penalty(call.caller.id, used);
+    void this.#countDay(call.caller.id, used);
   }
 
   /** Counts what was used earlier today, before this process began. */
@@ -201,7 +206,7 @@ export class Allowances {
 
   #countDay(callerId: string, tokens: number): Promise<RateLimiterRes> {
     const now = Date.now();
-    return this.#days.penalty(`${callerId} ${dayOf(now)}`, tokens, {
+    return this.#days.penalty(`${callerId} ${Math.floor(now / dayMs)}`, tokens, {
       customDuration: Math.ceil(restOfDayMs(now) / 1000),
     });
   }
@@ -211,18 +216,20 @@ export class Allowances {
     running.calls += 1;
     running.tokens += tokens;
     this.#running.set(callerId, running);
-    this.#held.set(call, { callerId, tokens });
+    call.reservedTokens = tokens;
   }
 
-  #release(call: Call): Held | undefined {
-    const held = this.#held.get(call);
-    if (held === undefined) return undefined;
-    this.#held.delete(call);
-    const running = this.#running.get(held.callerId);
-    if (running === undefined) return held;
+  /** Returns the tokens that were reserved; undefined where the call held nothing. */
+  #release(call: Call): number | undefined {
+    const tokens = call.reservedTokens;
+    if (tokens === undefined) return undefined;
+    call.reservedTokens = undefined;
+    const callerId = call.caller.id;
+    const running = this.#running.get(callerId);
+    if (running === undefined) return tokens;
     running.calls -= 1;
-    running.tokens -= held.tokens;
-    if (running.calls === 0) this.#running.delete(held.callerId);
-    return held;
+    running.tokens -= tokens;
+    if (running.calls === 0) this.#running.delete(callerId);
+    return tokens;
   }
 }

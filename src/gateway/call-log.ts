@@ -1,7 +1,7 @@
 /** The one log line of a call. Holds no prompt, no answer and no key. */
-import type { Logger } from 'pino';
 import { type GatewayError, sanitizeWords } from '../chat/errors.ts';
-import { type Call, shortName } from './call.ts';
+import { shortName } from './call.ts';
+import type { EndedCall } from './observer.ts';
 
 /** What lies behind an error: it may quote an upstream, a library or the network. */
 function causeOf(error: GatewayError): string | undefined {
@@ -11,30 +11,35 @@ function causeOf(error: GatewayError): string | undefined {
   return sanitizeWords(words) || undefined;
 }
 
-/** Writes the line, at level info. @param status as it was answered, 499 where the client left before anything was */
-export function logCall(log: Logger, call: Call, status: number): void {
+const text = (name: string, value: string | undefined): string =>
+  value === undefined ? '' : `,"${name}":${JSON.stringify(value)}`;
+
+const count = (name: string, value: number | undefined): string =>
+  value === undefined ? '' : `,"${name}":${Math.round(value)}`;
+
+/** The line, at level info, as pino would write it, at a quarter of the cost. */
+export function callLine({ call, status }: EndedCall): string {
   const { error, usage } = call;
-  log.info(
-    {
-      requestId: call.requestId,
-      endpoint: call.endpoint,
-      key: call.caller.keyPrefix,
-      model: shortName(call.model),
-      provider: call.provider,
-      upstreamModel: call.upstreamModel === undefined ? undefined : shortName(call.upstreamModel),
-      stream: call.stream,
-      ending: call.ending,
-      status,
-      error: error?.code,
-      cause: error === undefined ? undefined : causeOf(error),
-      inputTokens: usage?.input_tokens,
-      outputTokens: usage?.output_tokens,
-      reasoningTokens: call.reasoningTokens,
-      queuedMs: Math.round(call.queuedMs),
-      firstTokenMs: call.firstTokenMs === undefined ? undefined : Math.round(call.firstTokenMs),
-      totalMs: Math.round(call.elapsedMs),
-      attempts: call.attempts,
-    },
-    'call',
+  return (
+    `{"level":"info","time":"${new Date().toISOString()}"` +
+    text('requestId', call.requestId) +
+    text('endpoint', call.endpoint) +
+    text('key', call.caller.keyPrefix) +
+    text('model', shortName(call.model)) +
+    text('provider', call.provider) +
+    text('upstreamModel', call.upstreamModel === undefined ? undefined : shortName(call.upstreamModel)) +
+    `,"stream":${call.stream}` +
+    text('ending', call.ending) +
+    count('status', status) +
+    text('error', error?.code) +
+    text('cause', error === undefined ? undefined : causeOf(error)) +
+    count('inputTokens', usage?.input_tokens) +
+    count('outputTokens', usage?.output_tokens) +
+    count('reasoningTokens', call.reasoningTokens) +
+    count('queuedMs', call.queuedMs) +
+    count('firstTokenMs', call.firstTokenMs) +
+    count('totalMs', call.elapsedMs) +
+    count('attempts', call.attempts) +
+    ',"msg":"call"}\n'
   );
 }

@@ -88,11 +88,15 @@ export class Call {
   responseId: string | undefined;
   ending: Ending | undefined;
   error: GatewayError | undefined;
+  /** What the caller's limits have set aside for it; undefined while it counts for none. */
+  reservedTokens: number | undefined;
+  /** Where the list of running calls has it. */
+  seat = 0;
   /**
-   * Asked once the model is known, before a route is: whether the caller may use it, and now.
+   * Asked once the model is known, before a route is: whether the caller may use it, and now. Undefined: it may.
    * @throws GatewayError FORBIDDEN or RATE_LIMITED
    */
-  admit: ((request: GenerationRequest | EmbeddingRequest) => Promise<void>) | undefined;
+  admit: ((request: GenerationRequest | EmbeddingRequest) => Promise<void> | undefined) | undefined;
 
   constructor(requestId: string, caller: Caller, endpoint: Endpoint) {
     this.requestId = requestId;
@@ -110,7 +114,8 @@ export class Call {
     if (this.#stopped) listener();
     else this.#onStop.push(listener);
     return () => {
-      this.#onStop = this.#onStop.filter((other) => other !== listener);
+      const at = this.#onStop.indexOf(listener);
+      if (at >= 0) this.#onStop.splice(at, 1);
     };
   }
 

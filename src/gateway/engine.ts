@@ -63,38 +63,41 @@ export class Engine {
    * The model's catalog entry. An unknown title starts one discovery, for a model that was downloaded a moment ago.
    * @throws GatewayError INVALID_MODEL
    */
-  async model(title: string, type: number): Promise<CatalogModel> {
-    let model = this.#deps.catalog.find(title);
-    if (model === undefined) {
-      await this.#deps.discovery.discoverUnknown();
-      model = this.#deps.catalog.find(title);
-    }
-    if (model === undefined || model.card.type !== type) {
+  async #findModel(title: string, type: number): Promise<CatalogModel> {
+    await this.#deps.discovery.discoverUnknown();
+    const model = this.#knownModel(title, type);
+    if (model === undefined) throw new GatewayError('INVALID_MODEL', { param: 'model' });
+    return model;
+  }
+
+  /** Undefined where the catalog has no such title. @throws GatewayError INVALID_MODEL for a model of another type */
+  #knownModel(title: string, type: number): CatalogModel | undefined {
+    const model = this.#deps.catalog.find(title);
+    if (model !== undefined && model.card.type !== type) {
       throw new GatewayError('INVALID_MODEL', { param: 'model' });
     }
     return model;
   }
 
   /** A whole answer. @throws GatewayError */
-  async complete(request: GenerationRequest, call: Call): Promise<ChatResult> {
-    const result = await this.#generate(request, call, undefined);
-    if (result === undefined) throw new Error('a call without a sink has a result');
-    return result;
+  complete(request: GenerationRequest, call: Call): Promise<ChatResult> {
+    return this.#generate(request, call, undefined);
   }
 
   /** An answer as it comes. Resolves when the sink got the terminal batch. @throws GatewayError, also after the first text */
-  async stream(request: GenerationRequest, call: Call, sink: EventSink): Promise<void> {
-    await this.#generate(request, call, sink);
+  stream(request: GenerationRequest, call: Call, sink: EventSink): Promise<void> {
+    return this.#generate(request, call, sink);
   }
 
   /** The vectors of all inputs, all made by the same upstream model. @throws GatewayError */
-  embed(request: EmbeddingRequest, call: Call): Promise<EmbeddingResult> {
+  async embed(request: EmbeddingRequest, call: Call): Promise<EmbeddingResult> {
     const { admission, client, config, discovery } = this.#deps;
-    return this.#settle(call, async () => {
-      const model = await this.model(request.model, 1);
-      await call.admit?.(request);
+    try {
+      const model = this.#knownModel(request.model, 1) ?? (await this.#findModel(request.model, 1));
+      const admitted = call.admit?.(request);
+      if (admitted !== undefined) await admitted;
       const batches = new EmbeddingBatches(request.input);
-      return this.#tryRoutes<EmbeddingAdapter, EmbeddingResult>(
+      return await this.#tryRoutes<EmbeddingAdapter, EmbeddingResult>(
         {
           candidates: embeddingCandidatesFor(model, request, discovery, config.timeouts),
           repeatable: true,
@@ -112,26 +115,32 @@ export class Engine {
         },
         call,
       );
-    });
+    } catch (error) {
+      throw failed(call, error);
+    }
   }
 
-  #generate(
+  #generate(request: GenerationRequest, call: Call, sink: undefined): Promise<ChatResult>;
+  #generate(request: GenerationRequest, call: Call, sink: EventSink): Promise<undefined>;
+  async #generate(
     request: GenerationRequest,
     call: Call,
     sink: EventSink | undefined,
   ): Promise<ChatResult | undefined> {
     const { discovery, config, storedChats } = this.#deps;
-    return this.#settle(call, async () => {
-      checkIntegrations(request.parameters.integrations ?? [], config);
-      const model = await this.model(request.model, 0);
-      await call.admit?.(request);
+    try {
+      const { integrations, previous_response_id } = request.parameters;
+      if (integrations !== undefined) checkIntegrations(integrations, config);
+      // Nothing is awaited that is there already: each promise less is half a microsecond.
+      const model = this.#knownModel(request.model, 0) ?? (await this.#findModel(request.model, 0));
+      const admitted = call.admit?.(request);
+      if (admitted !== undefined) await admitted;
       const routed = (of: CatalogModel) => candidatesFor(of, request, discovery, config.timeouts);
       let candidates = routed(model);
-      const { previous_response_id } = request.parameters;
       if (previous_response_id !== undefined) {
         candidates = routed(await this.#whereStored(model, previous_response_id, call));
       }
-      return this.#tryRoutes<ProviderAdapter, ChatResult | undefined>(
+      return await this.#tryRoutes<ProviderAdapter, ChatResult | undefined>(
         {
           candidates,
           repeatable: !hasSideEffects(request),
@@ -148,7 +157,9 @@ export class Engine {
         },
         call,
       );
-    });
+    } catch (error) {
+      throw failed(call, error);
+    }
   }
 
   /** The model with the one route that stores the chat: a follow-up goes only there. @throws GatewayError INVALID_PARAMS */
@@ -163,38 +174,26 @@ export class Engine {
     return { ...model, routes };
   }
 
-  /** Notes on the call how it failed, if it does. */
-  async #settle<Result>(call: Call, work: () => Promise<Result>): Promise<Result> {
-    try {
-      return await work();
-    } catch (error) {
-      if (call.ending === 'shutdown')
-        throw new GatewayError('SHUTTING_DOWN', { retryAfterSeconds: 1, cause: error });
-      const known = error instanceof GatewayError ? error : undefined;
-      if (known?.code === 'TIMEOUT') call.end('timeout', known);
-      else call.end(call.attempts === 0 ? 'rejected' : 'error', known);
-      throw error;
-    }
-  }
-
   async #tryRoutes<Adapter, Result>(work: Work<Adapter, Result>, call: Call): Promise<Result> {
     const { breakers, config, log, observer } = this.#deps;
     let left = work.candidates;
-    const failed = new Set<Candidate>();
+    let failed: readonly Candidate[] = [];
     let served500 = false;
     for (;;) {
       // The client may have left while the model or its stored chat was looked for.
       if (call.stopped) call.signal.throwIfAborted();
-      const fresh = left.filter((candidate) => !failed.has(candidate));
-      const { place: candidate, slot } = await this.#admit(
-        fresh.length > 0 ? fresh : left,
-        call,
-        work.onPosition,
-      );
+      const places = preferFresh(left, failed);
+      const { place: candidate, slot } =
+        this.#takePlace(places) ?? (await this.#waitForPlace(places, call, work.onPosition));
       const progress: AttemptProgress = { sent: false, heard: false, committed: false, status: undefined };
       const tried = call.startTry(candidate.provider, candidate.target.model);
       observer.tryStarted(call, tried);
-      const outcome = await outcomeOf(work.run(candidate, progress));
+      let outcome: Outcome<Result>;
+      try {
+        outcome = { value: await work.run(candidate, progress) };
+      } catch (error) {
+        outcome = { error };
+      }
       tried.endedMs = call.elapsedMs;
       tried.upstreamStatus = progress.status;
       if ('error' in outcome && outcome.error instanceof GatewayError) tried.error = outcome.error;
@@ -223,33 +222,43 @@ export class Engine {
         'a try failed, another follows',
       );
       if (streamOnly) continue;
-      failed.add(candidate);
-      if (left.every((other) => failed.has(other)))
+      failed = [...failed, candidate];
+      if (left.every((other) => failed.includes(other)))
         await this.#backOff(error, call, candidate.timeouts.totalMs);
     }
   }
 
-  /** A place at the best route that has one now, else the first that gets free. */
-  async #admit<C extends Candidate>(
-    candidates: readonly C[],
-    call: Call,
-    onPosition: ((position: number) => void) | undefined,
-  ): Promise<{ readonly place: C; readonly slot: Slot }> {
-    const { admission, breakers, discovery, config } = this.#deps;
-    // Behind an open breaker nothing is tried, unless there is nothing else.
+  /** The candidates in the order in which they are to be tried. Behind an open breaker nothing is, unless there is nothing else. */
+  #inOrder<C extends Candidate>(candidates: readonly C[]): readonly C[] {
+    const { admission, breakers, discovery } = this.#deps;
+    if (candidates.length < 2) return candidates;
     const closed = candidates.filter((candidate) => breakers.state(candidate.provider) === 'closed');
-    const ordered = orderCandidates(
+    return orderCandidates(
       closed.length > 0 ? closed : candidates,
       admission,
       (provider) => discovery.state(provider).reachability !== 'down',
     );
-    for (const place of ordered) {
-      const slot = admission.tryAcquire(place);
+  }
+
+  /** A place at the best route that has one now. */
+  #takePlace<C extends Candidate>(candidates: readonly C[]): Admitted<C> | undefined {
+    for (const place of this.#inOrder(candidates)) {
+      const slot = this.#deps.admission.tryAcquire(place);
       if (slot !== undefined) return { place, slot };
     }
+    return undefined;
+  }
+
+  /** A place at the first route that gets one. */
+  async #waitForPlace<C extends Candidate>(
+    candidates: readonly C[],
+    call: Call,
+    onPosition: ((position: number) => void) | undefined,
+  ): Promise<Admitted<C>> {
+    const { admission, config } = this.#deps;
     const before = call.elapsedMs;
     try {
-      return await admission.wait(ordered, {
+      return await admission.wait(this.#inOrder(candidates), {
         callerId: call.caller.id,
         signal: call.signal,
         timeoutMs: config.queueTimeoutMs,
@@ -304,6 +313,7 @@ export class Engine {
   #compareModels(candidate: Candidate, call: Call): void {
     const asked = candidate.target.model;
     const answered = call.upstreamModel ?? asked;
+    if (answered === asked) return;
     if (baseModelName(answered) === baseModelName(asked)) return;
     if (candidate.target.info?.instances?.some((instance) => instance.id === answered)) return;
     this.#deps.log.warn(
@@ -313,13 +323,30 @@ export class Engine {
   }
 }
 
+interface Admitted<C> {
+  readonly place: C;
+  readonly slot: Slot;
+}
+
+/** Those that have not failed this call, or all where all have. */
+function preferFresh<C>(candidates: readonly C[], failed: readonly unknown[]): readonly C[] {
+  if (failed.length === 0) return candidates;
+  const fresh = candidates.filter((candidate) => !failed.includes(candidate));
+  return fresh.length > 0 ? fresh : candidates;
+}
+
 type Outcome<T> = { readonly value: T } | { readonly error: unknown };
 
-const outcomeOf = <T>(promise: Promise<T>): Promise<Outcome<T>> =>
-  promise.then(
-    (value) => ({ value }),
-    (error: unknown) => ({ error }),
-  );
+/** Notes on the call how it failed. Returns what to tell its client. */
+function failed(call: Call, error: unknown): unknown {
+  if (call.ending === 'shutdown') {
+    return new GatewayError('SHUTTING_DOWN', { retryAfterSeconds: 1, cause: error });
+  }
+  const known = error instanceof GatewayError ? error : undefined;
+  if (known?.code === 'TIMEOUT') call.end('timeout', known);
+  else call.end(call.attempts === 0 ? 'rejected' : 'error', known);
+  return error;
+}
 
 /** Whether we closed the connection of a try, and not the upstream: the client left, or a limit of ours ran out. */
 const wasLeft = (outcome: Outcome<unknown>, call: Call): boolean =>

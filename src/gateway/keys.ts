@@ -1,5 +1,5 @@
 /** The API keys in memory: whose a presented key is, and what it may do. Knows hashes only, and no request. */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Logger } from 'pino';
 import { readKeys, readKeysVersion } from '../store/keys.ts';
 import type { Database, KeyRow } from '../store/schema.ts';
@@ -34,7 +34,7 @@ export const prefixLength = 12;
 export const callerIdOf = (keyId: number): string => `key-${keyId}`;
 
 /** The SHA-256 of a key, as the store keeps it. */
-export const hashKey = (key: string): string => createHash('sha256').update(key).digest('hex');
+export const hashKey = (key: string): string => hash('sha256', key, 'hex');
 
 /** Whether a caller's key leaves it a model. Callers without a key, and the administrator, may use all. */
 export function mayUse(caller: { readonly key?: GatewayKey } | undefined, title: string): boolean {

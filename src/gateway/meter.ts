@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import type { NewUsageRow } from '../store/schema.ts';
 import { UsageBusy, type UsageWriter } from '../store/usage.ts';
 import { type Call, shortName } from './call.ts';
-import type { Observer } from './observer.ts';
+import type { EndedCall, Observer } from './observer.ts';
 
 export interface MeterDependencies {
   readonly writer: Pick<UsageWriter, 'write' | 'deleteBefore'>;
@@ -117,10 +117,10 @@ export class Meter implements Partial<Observer> {
     this.#startPruning();
   }
 
-  /** Takes an ended call. Its row is on the disk within 500 ms, if the disk is well. */
-  callEnded(call: Call, status: number): void {
-    this.#rows.push(usageRow(call, status));
-    if (this.#rows.length > this.#capacity) this.#makeRoom();
+  /** Takes ended calls. Their rows are on the disk within 500 ms, if the disk is well. */
+  callsEnded(ended: readonly EndedCall[]): void {
+    for (const { call, status } of ended) this.#rows.push(usageRow(call, status));
+    while (this.#rows.length > this.#capacity) this.#makeRoom();
     this.#schedule(flushAfterMs);
   }
 

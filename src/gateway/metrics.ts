@@ -6,7 +6,7 @@ import type { Call, Ending } from './call.ts';
 import type { Catalog } from './catalog.ts';
 import type { Discovery } from './discovery.ts';
 import type { Meter } from './meter.ts';
-import type { Observer } from './observer.ts';
+import type { EndedCall, Observer } from './observer.ts';
 import type { Candidate } from './routing.ts';
 import { Counter, type CounterSeries, Histogram, type HistogramSeries } from './series.ts';
 
@@ -127,7 +127,11 @@ export class Metrics implements Partial<Observer> {
     this.#inFlight += 1;
   }
 
-  callEnded(call: Call): void {
+  callsEnded(ended: readonly EndedCall[]): void {
+    for (const { call } of ended) this.#count(call);
+  }
+
+  #count(call: Call): void {
     this.#inFlight -= 1;
     const model = this.#deps.catalog.find(call.model) === undefined ? unknownModel : call.model;
     const series = this.#seriesOf(call, model);

@@ -30,19 +30,46 @@ function targetOf(route: CatalogRoute, discovery: Discovery): Target {
 }
 
 /** What calls of this route share: all of the provider where it has a limit of its own, else one model of it. */
-function placeOf(route: CatalogRoute, discovery: Discovery): Place {
-  const { provider, upstreamModel } = route;
-  const own = provider.maxConcurrency;
-  return {
-    pool: own === undefined ? `${provider.key} ${upstreamModel}` : provider.key,
-    provider: provider.key,
-    maxQueue: provider.maxQueue,
-    get limit() {
-      const now = (discovery.provider(provider.key) ?? provider).maxConcurrency;
-      if (now !== undefined) return now === 0 ? undefined : now;
-      return provider.kind.slots(discovery.info(provider.key, upstreamModel));
-    },
-  };
+const poolOf = ({ provider, upstreamModel }: CatalogRoute): string =>
+  provider.maxConcurrency === undefined ? `${provider.key} ${upstreamModel}` : provider.key;
+
+class RouteCandidate<Adapter> implements Candidate<Adapter> {
+  readonly route: CatalogRoute;
+  readonly target: Target;
+  readonly adapter: Adapter;
+  readonly timeouts: Timeouts;
+  readonly pool: string;
+  readonly #discovery: Discovery;
+
+  constructor(
+    route: CatalogRoute,
+    target: Target,
+    adapter: Adapter,
+    timeouts: Timeouts,
+    discovery: Discovery,
+  ) {
+    this.route = route;
+    this.target = target;
+    this.adapter = adapter;
+    this.timeouts = timeouts;
+    this.pool = poolOf(route);
+    this.#discovery = discovery;
+  }
+
+  get provider(): string {
+    return this.route.provider.key;
+  }
+
+  get maxQueue(): number {
+    return this.route.provider.maxQueue;
+  }
+
+  get limit(): number | undefined {
+    const { provider, upstreamModel } = this.route;
+    const now = (this.#discovery.provider(provider.key) ?? provider).maxConcurrency;
+    if (now !== undefined) return now === 0 ? undefined : now;
+    return provider.kind.slots(this.#discovery.info(provider.key, upstreamModel));
+  }
 }
 
 /**
@@ -102,7 +129,7 @@ function usableRoutes<Adapter>(
     try {
       const adapter = choose(route.provider.kind, target);
       const timeouts = { ...configured, ...route.provider.timeouts, ...route.timeouts };
-      candidates.push(Object.assign(placeOf(route, discovery), { route, target, adapter, timeouts }));
+      candidates.push(new RouteCandidate(route, target, adapter, timeouts, discovery));
     } catch (error) {
       if (!(error instanceof GatewayError)) throw error;
       refusal ??= error;
@@ -117,7 +144,8 @@ export function orderCandidates<C extends Candidate>(
   candidates: readonly C[],
   admission: Admission<Candidate>,
   isHealthy: (provider: string) => boolean,
-): C[] {
+): readonly C[] {
+  if (candidates.length < 2) return candidates;
   const rated = candidates.map((candidate) => {
     const free = admission.free(candidate);
     // Unlimited places differ only in how much they run already.

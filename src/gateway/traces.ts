@@ -7,7 +7,7 @@ import type { TracerProvider } from '@opentelemetry/sdk-trace';
 import type { Logger } from 'pino';
 import { type Call, type Endpoint, shortName, type Try } from './call.ts';
 import type { Catalog } from './catalog.ts';
-import type { Observer } from './observer.ts';
+import type { EndedCall, Observer } from './observer.ts';
 
 export interface TraceOptions {
   /** Base URL of an OTLP/HTTP receiver; `/v1/traces` is appended. */
@@ -118,7 +118,8 @@ class Traces implements Observer {
     if (tried.upstreamStatus !== undefined) {
       span.setAttribute('http.response.status_code', tried.upstreamStatus);
     }
-    const errorType = tried.error?.code ?? (call.stopped ? call.ending : undefined);
+    // What a try fails with once its call was stopped is only the stop's own doing.
+    const errorType = call.stopped ? call.ending : tried.error?.code;
     if (errorType !== undefined) {
       span.setAttribute('error.type', errorType);
       span.setStatus({ code: this.#api.SpanStatusCode.ERROR });
@@ -126,7 +127,11 @@ class Traces implements Observer {
     span.end(call.startedAt + (tried.endedMs ?? call.elapsedMs));
   }
 
-  callEnded(call: Call, status: number): void {
+  callsEnded(ended: readonly EndedCall[]): void {
+    for (const { call, status } of ended) this.#end(call, status);
+  }
+
+  #end(call: Call, status: number): void {
     const span = this.#calls.get(call)?.span;
     if (span === undefined) return;
     // A try that was left by the client has not noticed yet.

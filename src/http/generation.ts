@@ -5,7 +5,7 @@ import type { GenerationRequest } from '../chat/request.ts';
 import type { StreamEncoder } from '../facades/encoder.ts';
 import type { Call } from '../gateway/call.ts';
 import type { Engine } from '../gateway/engine.ts';
-import { routeHeaders } from './headers.ts';
+import { routeHeaders, startResponse } from './headers.ts';
 import { EventStream, type StreamOptions } from './stream.ts';
 
 export interface GenerationDependencies {
@@ -33,7 +33,14 @@ export async function answerGeneration(
   call.stream = request.stream;
   if (!request.stream) {
     const result = await engine.complete(request, call);
-    return reply.headers(routeHeaders(call, true)).send(dialect.encodeResult(result));
+    const body = JSON.stringify(dialect.encodeResult(result));
+    startResponse(reply, {
+      'content-type': 'application/json; charset=utf-8',
+      'content-length': Buffer.byteLength(body),
+      ...routeHeaders(call, true),
+    });
+    reply.raw.end(body);
+    return reply;
   }
   const stream = new EventStream(reply, call, streamOptions);
   await stream.run(dialect.encoder(stream), (sink) => engine.stream(request, call, sink));

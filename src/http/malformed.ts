@@ -1,27 +1,25 @@
 /** Answers what is no HTTP request at all, on the bare socket. Knows no route. */
-import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { newRequestId } from './request-id.ts';
 
 /** A client that was told why gets this long to close its side, too. Milliseconds. */
 const lingerMs = 1000;
 
-interface Exchange {
-  readonly request: IncomingMessage;
-  readonly response: ServerResponse;
-}
+/** What is still being answered. */
+type Responses = ServerResponse<IncomingMessage>[];
 
 /** What each connection is about; a client may send requests faster than it reads answers. */
-const exchanges = new WeakMap<Socket, Set<Exchange>>();
+const connections = new WeakMap<Socket, Responses>();
 const doomed = new WeakSet<Socket>();
 
 /** What the requests on a new connection will be. */
-function watchConnection(socket: Socket): Set<Exchange> {
-  const open = new Set<Exchange>();
-  exchanges.set(socket, open);
+function watchConnection(socket: Socket): Responses {
+  const open: Responses = [];
+  connections.set(socket, open);
   // Node tells its end only to the response that is being sent, not to those that wait behind it for their turn.
   socket.once('close', () => {
-    for (const { response } of [...open]) response.destroy().emit('close');
+    for (const response of [...open]) response.destroy().emit('close');
   });
   return open;
 }
@@ -31,20 +29,25 @@ function watchConnection(socket: Socket): Set<Exchange> {
  * every response emits `close`, also one behind which the client left before it was its turn.
  */
 export function trackExchanges(server: Server): void {
-  server.on('request', (request, response) => {
-    const { socket } = request;
-    const open = exchanges.get(socket) ?? watchConnection(socket);
-    const exchange = { request, response };
-    open.add(exchange);
-    response.once('close', () => {
-      open.delete(exchange);
-      if (doomed.has(socket) && !hasGood(open)) endSoon(socket);
-    });
+  server.on('request', ({ socket }, response) => {
+    const open = connections.get(socket) ?? watchConnection(socket);
+    open.push(response);
+    response.on('close', forget);
   });
 }
 
+/** Shared by all responses: a closure for each would be made for every request. */
+function forget(this: ServerResponse<IncomingMessage>): void {
+  const { socket } = this.req;
+  const open = connections.get(socket);
+  const at = open?.indexOf(this) ?? -1;
+  if (open === undefined || at < 0) return;
+  open.splice(at, 1);
+  if (doomed.has(socket) && !hasGood(open)) endSoon(socket);
+}
+
 /** Whether a request that came whole is still being answered. */
-const hasGood = (open: ReadonlySet<Exchange>): boolean => [...open].some(({ request }) => request.complete);
+const hasGood = (open: Responses): boolean => open.some(({ req }) => req.complete);
 
 function endSoon(socket: Socket, lastWords = ''): void {
   socket.end(lastWords);
@@ -60,12 +63,12 @@ export function answerMalformed(error: Error & { readonly code?: string }, socke
     socket.destroy();
     return;
   }
-  const open = exchanges.get(socket) ?? new Set();
+  const open: Responses = connections.get(socket) ?? [];
   if (hasGood(open)) {
     doomed.add(socket);
     return;
   }
-  if ([...open].some(({ response }) => response.headersSent)) {
+  if (open.some(({ headersSent }) => headersSent)) {
     endSoon(socket);
     return;
   }
@@ -78,7 +81,7 @@ export function answerMalformed(error: Error & { readonly code?: string }, socke
   const body = JSON.stringify({ code: status, message, data: null });
   endSoon(
     socket,
-    `HTTP/1.1 ${status} ${reason}\r\nx-request-id: ${randomUUID()}\r\nx-error-code: INVALID_PARAMS\r\ncontent-type: application/json; charset=utf-8\r\n` +
+    `HTTP/1.1 ${status} ${reason}\r\nx-request-id: ${newRequestId()}\r\nx-error-code: INVALID_PARAMS\r\ncontent-type: application/json; charset=utf-8\r\n` +
       `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
   );
 }

@@ -1,5 +1,4 @@
 /** Writes an event stream to a client: commit, heartbeats, backpressure, and one clear end. Knows no dialect's bytes. */
-import type { OutgoingHttpHeaders } from 'node:http';
 import type { FastifyReply } from 'fastify';
 import { GatewayError } from '../chat/errors.ts';
 import type { ChatEvent } from '../chat/events.ts';
@@ -7,7 +6,7 @@ import { isContent } from '../chat/events.ts';
 import type { StreamEncoder } from '../facades/encoder.ts';
 import type { EventSink } from '../gateway/attempt.ts';
 import type { Call } from '../gateway/call.ts';
-import { routeHeaders } from './headers.ts';
+import { routeHeaders, startResponse } from './headers.ts';
 
 export interface StreamOptions {
   /** How long the first content may keep the headers back. Milliseconds; 0 = as long as it takes. */
@@ -86,20 +85,17 @@ export class EventStream {
     void this.#write(keepAlive);
   }
 
-  /** Sends status and headers. Fastify's own reply ends here: what follows is written by this class alone. */
+  /** Sends status and headers. */
   #commit(early: boolean): void {
     clearTimeout(this.#commitTimer);
     this.#committed = true;
     this.#early = early;
-    this.#reply.hijack();
-    const headers: OutgoingHttpHeaders = {};
-    Object.assign(headers, this.#reply.getHeaders(), {
+    startResponse(this.#reply, {
       'content-type': 'text/event-stream; charset=utf-8',
       'cache-control': 'no-cache, no-transform',
       'x-accel-buffering': 'no',
       ...routeHeaders(this.#call, !early),
     });
-    this.#reply.raw.writeHead(200, headers);
     if (this.#options.heartbeatMs > 0) {
       this.#heartbeat = setTimeout(() => this.#beat(), this.#options.heartbeatMs);
     }

@@ -1,6 +1,7 @@
 /** HTTP to the upstreams over undici: one exchange per call, pushed chunk by chunk. Knows no wire format and no retries. */
 import { Agent, type Dispatcher } from 'undici';
 import type { UpstreamAnswer, UpstreamCall } from '../chat/adapter.ts';
+import { atEndOfTurn, endOfTurn } from '../turn.ts';
 import { TransportError } from './errors.ts';
 
 /** Takes one network read. A returned promise holds the upstream back until it settles (backpressure). */
@@ -39,6 +40,10 @@ function parseRetryAfter(value: string, now: number): number | undefined {
   return Number.isNaN(seconds) ? undefined : Math.min(longestRetryAfter, Math.max(0, seconds));
 }
 
+const ignore = (): void => {};
+
+const lengthOf = (chunks: readonly Buffer[]): number => chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+
 /** One request and its answer. The caller ends it: by reading to the end, `release()` or `destroy()`. */
 export class Exchange implements Dispatcher.DispatchHandler {
   readonly head: Promise<ResponseHead>;
@@ -63,8 +68,6 @@ export class Exchange implements Dispatcher.DispatchHandler {
       this.#resolveHead = resolve;
       this.#rejectHead = reject;
     });
-    // A caller that gave up before the head does not wait for it any more.
-    this.head.catch(() => {});
     if (connectTimeoutMs > 0) {
       this.#connectTimer = setTimeout(
         () => this.#fail(new TransportError('connect-timeout', false)),
@@ -97,6 +100,16 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   /** The whole body as text. @throws TransportError (`too-large` beyond `maxBytes`) */
   async text(maxBytes = largestText): Promise<string> {
+    // A short answer comes in one read, and has ended before anybody asks for its body.
+    const ended = this.#state === 'ended';
+    const chunks = ended ? this.#pending : await this.#gather(maxBytes);
+    if (ended && lengthOf(chunks) > maxBytes) throw new TransportError('too-large', true);
+    await endOfTurn();
+    const [first] = chunks;
+    return (first !== undefined && chunks.length === 1 ? first : Buffer.concat(chunks)).toString('utf8');
+  }
+
+  async #gather(maxBytes: number): Promise<readonly Buffer[]> {
     const chunks: Buffer[] = [];
     let size = 0;
     await this.read((chunk) => {
@@ -105,7 +118,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       else chunks.push(chunk);
       return undefined;
     });
-    return Buffer.concat(chunks, size).toString('utf8');
+    return chunks;
   }
 
   /** The words of an error, as far as they come: a body that is long, cut or without an end gives what it gave. @throws TransportError where we ended it */
@@ -152,6 +165,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
     clearTimeout(this.#connectTimer);
     clearTimeout(this.#lingerTimer);
     this.#controller?.abort(error);
+    // A caller that gave up before the head does not wait for it any more.
+    this.head.catch(ignore);
     this.#rejectHead(error);
     this.#rejectBody?.(error);
   }
@@ -159,9 +174,9 @@ export class Exchange implements Dispatcher.DispatchHandler {
   /** Hands on what came in this turn as one chunk, and holds the connection back if the reader is behind. */
   readonly #flush = (): void => {
     this.#scheduled = false;
-    const [first, ...others] = this.#pending;
+    const [first] = this.#pending;
     if (first === undefined || this.#sink === undefined) return;
-    const chunk = others.length === 0 ? first : Buffer.concat(this.#pending);
+    const chunk = this.#pending.length === 1 ? first : Buffer.concat(this.#pending);
     this.#pending = [];
     const held = this.#sink(chunk);
     const controller = this.#controller;
@@ -207,7 +222,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     // undici calls once per HTTP chunk; servers that send an event a chunk put many into one read of the socket. They are
     // handed on together, as soon as that read is parsed.
     this.#scheduled = true;
-    process.nextTick(this.#flush);
+    atEndOfTurn(this.#flush);
   }
 
   onResponseEnd(): void {

@@ -109,21 +109,22 @@ describe('the meter', () => {
   it('has a row on the disk within 500 ms of the call', async () => {
     const meter = createMeter();
     const recordedAt = performance.now();
-    meter.callEnded(endedCall('a'), 200);
+    meter.callsEnded([{ call: endedCall('a'), status: 200 }]);
     await until(() => idsOnDisk().length === 1);
     expect(performance.now() - recordedAt).toBeLessThan(500);
   });
 
   it('writes what waits when it is closed', async () => {
     const meter = createMeter();
-    for (let index = 0; index < 1200; index += 1) meter.callEnded(endedCall(`call-${index}`), 200);
+    for (let index = 0; index < 1200; index += 1)
+      meter.callsEnded([{ call: endedCall(`call-${index}`), status: 200 }]);
     await meter.close();
     expect(idsOnDisk()).toEqual(Array.from({ length: 1200 }, (_, index) => `call-${index}`));
   });
 
   it('keeps both rows of two calls that chose the same request id', async () => {
     const meter = createMeter();
-    for (let index = 0; index < 3; index += 1) meter.callEnded(endedCall('same'), 200);
+    for (let index = 0; index < 3; index += 1) meter.callsEnded([{ call: endedCall('same'), status: 200 }]);
     await meter.flush();
     const ids = idsOnDisk();
     expect(ids[0]).toBe('same');
@@ -143,7 +144,7 @@ describe('the meter', () => {
     call.firstTokenMs = 12.4;
     call.queuedMs = 3.6;
     call.reasoningTokens = 2;
-    meter.callEnded(call, 200);
+    meter.callsEnded([{ call: call, status: 200 }]);
     await meter.flush();
     expect(onDisk('SELECT * FROM usage')).toEqual([
       {
@@ -178,7 +179,7 @@ describe('the meter', () => {
     const call = new Call('a', anonymous, '/api/llm/chat');
     call.startTry('lmstudio', 'qwen3-8b');
     call.end('client_gone');
-    meter.callEnded(call, 499);
+    meter.callsEnded([{ call: call, status: 499 }]);
     await meter.flush();
     expect(onDisk('SELECT exact, input_tokens, output_tokens FROM usage')).toEqual([
       { exact: 0, input_tokens: null, output_tokens: null },
@@ -189,7 +190,7 @@ describe('the meter', () => {
     const meter = createMeter();
     const call = new Call('a', anonymous, '/api/llm/chat');
     call.end('rejected');
-    meter.callEnded(call, 400);
+    meter.callsEnded([{ call: call, status: 400 }]);
     await meter.flush();
     expect(onDisk('SELECT exact, input_tokens, output_tokens, provider FROM usage')).toEqual([
       { exact: 1, input_tokens: 0, output_tokens: 0, provider: null },
@@ -200,7 +201,7 @@ describe('the meter', () => {
     const meter = createMeter();
     const call = endedCall('a');
     call.model = 'm'.repeat(100_000);
-    meter.callEnded(call, 400);
+    meter.callsEnded([{ call: call, status: 400 }]);
     await meter.flush();
     expect(onDisk('SELECT length(model) AS length FROM usage')).toEqual([{ length: 201 }]);
   });
@@ -209,7 +210,7 @@ describe('the meter', () => {
     const meter = createMeter();
     const other = new SqliteDatabase(file);
     other.exec('BEGIN IMMEDIATE');
-    meter.callEnded(endedCall('a'), 200);
+    meter.callsEnded([{ call: endedCall('a'), status: 200 }]);
     const startedAt = performance.now();
     await meter.flush();
     expect(performance.now() - startedAt).toBeLessThan(300);
@@ -224,7 +225,7 @@ describe('the meter', () => {
     const meter = createMeter();
     const other = new SqliteDatabase(file);
     other.exec('BEGIN IMMEDIATE');
-    meter.callEnded(endedCall('a'), 200);
+    meter.callsEnded([{ call: endedCall('a'), status: 200 }]);
     expect(meter.healthy).toBe(true);
     await until(() => !meter.healthy);
     other.exec('COMMIT');
@@ -242,8 +243,8 @@ describe('the meter', () => {
     store.raw.exec(
       `CREATE TRIGGER full BEFORE INSERT ON usage WHEN NEW.request_id = 'b' BEGIN SELECT RAISE(ABORT, 'disk full'); END`,
     );
-    meter.callEnded(endedCall('a'), 200);
-    meter.callEnded(endedCall('b'), 200);
+    meter.callsEnded([{ call: endedCall('a'), status: 200 }]);
+    meter.callsEnded([{ call: endedCall('b'), status: 200 }]);
     await meter.flush();
     expect(idsOnDisk()).toEqual([]);
     expect(onDisk('SELECT * FROM usage_hours')).toEqual([]);
@@ -267,7 +268,8 @@ describe('the meter', () => {
         deleteBefore: () => 0,
       },
     });
-    for (let index = 0; index < 250; index += 1) meter.callEnded(endedCall(`call-${index}`), 200);
+    for (let index = 0; index < 250; index += 1)
+      meter.callsEnded([{ call: endedCall(`call-${index}`), status: 200 }]);
     expect(meter.buffered).toBeLessThanOrEqual(100);
     expect(meter.dropped + meter.buffered).toBe(250);
     expect(log.some((line) => line.level === 'warn' && line['droppedInAll'] === 2)).toBe(true);
@@ -282,7 +284,7 @@ describe('the meter', () => {
     meter.start();
     renameSync(file, `${file}.away`);
     await until(() => !meter.healthy, 2000);
-    meter.callEnded(endedCall('a'), 200);
+    meter.callsEnded([{ call: endedCall('a'), status: 200 }]);
     await meter.flush();
     expect(meter.buffered).toBe(1);
     renameSync(`${file}.away`, file);
@@ -292,15 +294,15 @@ describe('the meter', () => {
 
   it('goes on in a file that was put in the place of the old one', async () => {
     const meter = createMeter();
-    meter.callEnded(endedCall('old'), 200);
+    meter.callsEnded([{ call: endedCall('old'), status: 200 }]);
     await meter.flush();
     store.raw.pragma('wal_checkpoint(TRUNCATE)');
     copyFileSync(file, `${file}.backup`);
-    meter.callEnded(endedCall('lost'), 200);
+    meter.callsEnded([{ call: endedCall('lost'), status: 200 }]);
     await meter.flush();
     rmSync(file);
     renameSync(`${file}.backup`, file);
-    meter.callEnded(endedCall('new'), 200);
+    meter.callsEnded([{ call: endedCall('new'), status: 200 }]);
     await meter.flush();
     expect(idsOnDisk()).toEqual(['old', 'new']);
     expect(onDisk('PRAGMA integrity_check')).toEqual([{ integrity_check: 'ok' }]);
@@ -316,7 +318,7 @@ describe('the meter', () => {
         deleteBefore: () => 0,
       },
     });
-    meter.callEnded(endedCall('a'), 200);
+    meter.callsEnded([{ call: endedCall('a'), status: 200 }]);
     await meter.close();
     expect(log.at(-1)).toMatchObject({ level: 'error', rows: 1, msg: 'usage rows are lost' });
   });

@@ -15,6 +15,8 @@ export type Access = 'open' | 'key' | 'admin';
 
 declare module 'fastify' {
   interface FastifyRequest {
+    /** What the route was registered with. Fastify's own `routeOptions` is a new object of twelve members each time it is read. */
+    route: Readonly<FastifyContextConfig & { url?: string }> | undefined;
     /** Set once access was granted. */
     caller: Caller | undefined;
   }
@@ -63,9 +65,11 @@ function isAllowedOrigin(origin: string, host: string | undefined, config: Confi
   return allowed.includes('*') || allowed.includes(origin);
 }
 
+const apiPath = /^\/(?:api|v1)(?:[/?]|$)/;
+
 /** Whether a request is for an API. The router also reads percent-encoded paths, so that the route counts as well as the URL. */
-export const isForApi = ({ url, routeOptions }: FastifyRequest): boolean =>
-  [url, routeOptions.url ?? ''].some((path) => /^\/(?:api|v1)(?:[/?]|$)/.test(path));
+export const isForApi = ({ url, route }: FastifyRequest): boolean =>
+  apiPath.test(url) || apiPath.test(route?.url ?? '');
 
 /** A peer on this machine that no proxy speaks for. */
 function isLocalPeer(request: FastifyRequest): boolean {
@@ -129,7 +133,7 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
 
   app.decorateRequest('caller', undefined);
 
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', (request, _reply, done) => {
     const host = request.headers.host ?? '';
     if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
       throw new GatewayError('INVALID_PARAMS', { detail: '缺少 Host' });
@@ -141,6 +145,7 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
     if (origin !== undefined && isForApi(request) && !isAllowedOrigin(origin, host, config)) {
       throw new GatewayError('FORBIDDEN', { detail: 'Origin 不在 CORS_ORIGINS 之内' });
     }
+    done();
   });
 
   await app.register(cors, {
@@ -154,27 +159,28 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
     maxAge: 600,
   });
 
-  app.addHook('onRequest', async (request) => {
-    const access = request.routeOptions.config.access ?? 'key';
+  /** Lets the request in, at once for a good key, or throws. */
+  const decide = (request: FastifyRequest): Promise<never> | undefined => {
+    const access = request.route?.access ?? 'key';
     const address = request.ip;
     const presented = presentedKey(request);
     const hash = presented === '' ? undefined : hashKey(presented);
     if (hash !== undefined && isAdminKey(hash)) {
       request.caller = { id: 'admin', address, keyPrefix: 'ADMIN_API_KEY' };
-      return;
+      return undefined;
     }
     const found = hash === undefined ? undefined : keys.find(hash);
     const key = found?.state === 'good' ? found.key : undefined;
     if (key !== undefined) request.caller = callerOf(key, address);
-    if (access === 'open') return;
+    if (access === 'open') return undefined;
     if (!config.auth) {
       if (access === 'admin' && key?.scope !== 'admin' && !isLocalPeer(request)) {
-        if (found !== undefined && key === undefined) await refuseKey(request, presented, found.state);
+        if (found !== undefined && key === undefined) return refuseKey(request, presented, found.state);
         reportRefusal(request, 'not local', key?.prefix);
         throw new GatewayError('FORBIDDEN', { detail: '仅限本机直接访问' });
       }
       request.caller ??= { id: address, address };
-      return;
+      return undefined;
     }
     if (found === undefined) {
       reportRefusal(request, 'no key', undefined);
@@ -185,5 +191,12 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
       reportRefusal(request, 'scope', key.prefix);
       throw new GatewayError('FORBIDDEN', { detail: '此 API Key 没有 admin 权限' });
     }
+    return undefined;
+  };
+
+  app.addHook('onRequest', (request, _reply, done) => {
+    const refusal = decide(request);
+    if (refusal === undefined) done();
+    else refusal.catch(done);
   });
 }

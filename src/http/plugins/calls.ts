@@ -1,7 +1,10 @@
 /** Gives every inference request its Call, and ends it once, whatever becomes of the response. */
+import type { ServerResponse } from 'node:http';
 import type { FastifyInstance } from 'fastify';
+import type { Allowances } from '../../gateway/allowances.ts';
 import { Call, type Endpoint } from '../../gateway/call.ts';
-import type { Observer } from '../../gateway/observer.ts';
+import type { EndedCall, Observer } from '../../gateway/observer.ts';
+import { atEndOfTurn } from '../../turn.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -17,8 +20,38 @@ declare module 'fastify' {
 /** The calls that run now. */
 export interface LiveCalls extends Iterable<Call> {
   readonly size: number;
-  /** Resolves when none runs any more. */
+  /** Resolves when none runs any more, and all were told of. */
   settled(): Promise<void>;
+}
+
+/**
+ * The running calls. Not a Set: V8 makes a Set's table anew every hundred calls, and as long as the old table waits for the
+ * collector, it keeps what was in it, and with that half of all requests survive long after their answers.
+ */
+class Roster implements Iterable<Call> {
+  readonly #calls: Call[] = [];
+
+  get size(): number {
+    return this.#calls.length;
+  }
+
+  add(call: Call): void {
+    call.seat = this.#calls.length;
+    this.#calls.push(call);
+  }
+
+  /** The last one takes the place that becomes free. */
+  remove(call: Call): void {
+    const last = this.#calls.pop();
+    if (last === undefined || last === call) return;
+    last.seat = call.seat;
+    this.#calls[call.seat] = last;
+  }
+
+  /** Those that run now, whatever happens meanwhile. */
+  [Symbol.iterator](): Iterator<Call> {
+    return [...this.#calls].values();
+  }
 }
 
 /** What nginx logs for a client that left before it was answered; no such status is ever sent. */
@@ -26,38 +59,56 @@ const clientClosedRequest = 499;
 
 export function registerCalls(
   app: FastifyInstance,
-  observer: Pick<Observer, 'callStarted' | 'callEnded'>,
+  observer: Pick<Observer, 'callStarted' | 'callsEnded'>,
+  allowances: Pick<Allowances, 'settle'>,
 ): LiveCalls {
-  const live = new Set<Call>();
+  const live = new Roster();
+  /** What ended in this turn: those who keep records of it are told of all at once, behind the answers. */
+  let ended: EndedCall[] = [];
   let onSettled: (() => void)[] = [];
+
+  const report = (): void => {
+    const now = ended;
+    ended = [];
+    observer.callsEnded(now);
+    if (live.size > 0) return;
+    for (const resolve of onSettled) resolve();
+    onSettled = [];
+  };
+
+  const end = (call: Call, response: ServerResponse): void => {
+    if (!response.writableFinished) call.stop('client_gone');
+    call.end('rejected');
+    call.close();
+    live.remove(call);
+    allowances.settle(call);
+    if (ended.length === 0) atEndOfTurn(report);
+    ended.push({ call, status: response.headersSent ? response.statusCode : clientClosedRequest });
+  };
+
   app.decorateRequest('call', undefined);
-  app.addHook('onRequest', async (request, reply) => {
-    const { endpoint } = request.routeOptions.config;
-    if (endpoint === undefined || request.caller === undefined) return;
-    const call = new Call(request.id, request.caller, endpoint);
-    request.call = call;
-    live.add(call);
-    observer.callStarted(call, request.headers);
-    // The response's close is the one event that comes for every ending: Fastify's onResponse is silent when the client leaves,
-    // and the request's own close comes as soon as its body was read.
-    reply.raw.once('close', () => {
-      if (!reply.raw.writableFinished) call.stop('client_gone');
-      call.end('rejected');
-      call.close();
-      live.delete(call);
-      observer.callEnded(call, reply.raw.headersSent ? reply.raw.statusCode : clientClosedRequest);
-      if (live.size > 0) return;
-      for (const resolve of onSettled) resolve();
-      onSettled = [];
-    });
+  app.addHook('onRequest', (request, reply, done) => {
+    const endpoint = request.route?.endpoint;
+    if (endpoint !== undefined && request.caller !== undefined) {
+      const call = new Call(request.id, request.caller, endpoint);
+      request.call = call;
+      live.add(call);
+      observer.callStarted(call, request.headers);
+      // The response's close is the one event that comes for every ending: Fastify's onResponse is silent when the client leaves,
+      // and the request's own close comes as soon as its body was read.
+      reply.raw.once('close', () => end(call, reply.raw));
+    }
+    done();
   });
   return {
-    [Symbol.iterator]: () => live.values(),
+    [Symbol.iterator]: () => live[Symbol.iterator](),
     get size() {
       return live.size;
     },
     settled: () =>
-      live.size === 0 ? Promise.resolve() : new Promise((resolve) => void onSettled.push(resolve)),
+      live.size === 0 && ended.length === 0
+        ? Promise.resolve()
+        : new Promise((resolve) => void onSettled.push(resolve)),
   };
 }
 

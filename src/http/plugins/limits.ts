@@ -1,5 +1,5 @@
 /** Holds inference calls to their caller's models and limits, and tells how much is left. Counts nothing itself. */
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyReply } from 'fastify';
 import { GatewayError } from '../../chat/errors.ts';
 import type { Allowances, Quota, Standing } from '../../gateway/allowances.ts';
 import { mayUse } from '../../gateway/keys.ts';
@@ -27,23 +27,29 @@ const rateLimitHeaders = ({ requests, tokens }: Standing): Record<string, string
   ...headersOf('tokens', tokens),
 });
 
-/** Register it after the calls: a call has to know its usage before it is settled. */
+/** @throws GatewayError where the call may not run now */
+function tell(reply: FastifyReply, standing: Standing): void {
+  reply.headers(rateLimitHeaders(standing));
+  if (standing.refusal !== undefined) throw standing.refusal;
+}
+
+/** Register it after the calls. What a call has reserved is settled by them, at its end. */
 export function registerLimits(app: FastifyInstance, allowances: Allowances): void {
-  app.addHook('onRequest', async (request, reply) => {
+  app.addHook('onRequest', (request, reply, done) => {
     const { call } = request;
-    if (call === undefined) return;
-    call.admit = async (asked) => {
-      if (!mayUse(call.caller, asked.model)) {
-        reportRefusal(request, 'model', call.caller.keyPrefix);
-        throw new GatewayError('FORBIDDEN', {
-          detail: `此 API Key 不可使用模型 ${asked.model}`,
-          param: 'model',
-        });
-      }
-      const standing = await allowances.admit(call, asked);
-      reply.headers(rateLimitHeaders(standing));
-      if (standing.refusal !== undefined) throw standing.refusal;
-    };
-    reply.raw.once('close', () => allowances.settle(call));
+    if (call !== undefined) {
+      call.admit = (asked) => {
+        if (!mayUse(call.caller, asked.model)) {
+          reportRefusal(request, 'model', call.caller.keyPrefix);
+          throw new GatewayError('FORBIDDEN', {
+            detail: `此 API Key 不可使用模型 ${asked.model}`,
+            param: 'model',
+          });
+        }
+        const standing = allowances.admit(call, asked);
+        return standing instanceof Promise ? standing.then((found) => tell(reply, found)) : undefined;
+      };
+    }
+    done();
   });
 }

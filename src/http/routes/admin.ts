@@ -245,6 +245,7 @@ function registerResource(app: FastifyInstance, resource: Resource): void {
 function readBodiesLeniently(app: FastifyInstance): void {
   app.setValidatorCompiler(() => (data) => ({ value: data }));
   const parse = app.getDefaultJsonParser('error', 'error');
+  app.removeContentTypeParser('application/json');
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
     if (body.length === 0) done(null, undefined);
     else parse(request, body.toString(), done);

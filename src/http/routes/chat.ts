@@ -39,7 +39,7 @@ export function registerChat(app: FastifyInstance, deps: GenerationDependencies)
   routes.post(
     '/api/llm/chat',
     { config: { endpoint: '/api/llm/chat' }, schema: { ...chatDescription, body: chatBody } },
-    async (request, reply) => answerUnified(readChatRequest(request.body), callOf(request), reply, deps),
+    (request, reply) => answerUnified(readChatRequest(request.body), callOf(request), reply, deps),
   );
   routes.post(
     '/api/llm/completions',

@@ -1,0 +1,54 @@
+/**
+ * Most bodies are a model, messages whose content is a string, and a few parameters. A chat schema of forty fields takes
+ * 15 us for such a body, nearly all of it for what is not there; this reads what is there. It accepts nothing that the schema
+ * would not, and returns what the schema would; everything else is the schema's to judge. Knows no field by name but three.
+ */
+import type { z } from 'zod';
+
+type Fields = Readonly<Record<string, z.ZodType>>;
+
+function isPlainMessage(message: unknown): boolean {
+  if (typeof message !== 'object' || message === null) return false;
+  let known = 0;
+  for (const name of Object.keys(message)) {
+    const value: unknown = Reflect.get(message, name);
+    if (name === 'content' ? typeof value !== 'string' : name !== 'role' || !isPlainRole(value)) return false;
+    known += 1;
+  }
+  return known === 2;
+}
+
+const isPlainRole = (role: unknown): boolean => role === 'user' || role === 'assistant' || role === 'system';
+
+const isPlainList = (messages: unknown): boolean =>
+  Array.isArray(messages) && messages.length > 0 && messages.every(isPlainMessage);
+
+/**
+ * Reads bodies of a schema whose only required fields are `model`, a string, and `messages`.
+ * @returns what the schema's parse would return, or undefined for a body that is not plain
+ */
+export function plainReader(fields: Fields): (body: unknown) => object | undefined {
+  const schemas = new Map(Object.entries(fields));
+  return (body) => {
+    if (typeof body !== 'object' || body === null || !('model' in body) || !('messages' in body))
+      return undefined;
+    const read: Record<string, unknown> = {};
+    for (const name of Object.keys(body)) {
+      const value: unknown = Reflect.get(body, name);
+      if (name === 'messages') {
+        if (!isPlainList(value)) return undefined;
+        read[name] = value;
+      } else if (name === 'model') {
+        if (typeof value !== 'string' || value === '') return undefined;
+        read[name] = value;
+      } else if (name === 'stream' && typeof value === 'boolean') {
+        read[name] = value;
+      } else {
+        const parsed = schemas.get(name)?.safeParse(value);
+        if (parsed?.success !== true) return undefined;
+        read[name] = parsed.data;
+      }
+    }
+    return read;
+  };
+}

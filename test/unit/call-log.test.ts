@@ -1,0 +1,52 @@
+import { expect, it } from 'vitest';
+import { GatewayError } from '../../src/chat/errors.ts';
+import { Call } from '../../src/gateway/call.ts';
+import { callLine } from '../../src/gateway/call-log.ts';
+
+it('is one line of JSON with what is known of a call', () => {
+  const call = new Call('an-id', { id: 'key-1', address: '::1', keyPrefix: 'sk-gw-abcdef' }, '/api/llm/chat');
+  call.model = 'm';
+  call.startTry('lmstudio', 'upstream-m');
+  call.usage = { input_tokens: 1, output_tokens: 2, total_tokens: 3 };
+  call.end('stop');
+  call.close();
+  const line = callLine({ call, status: 200 });
+  expect(line.endsWith('\n')).toBe(true);
+  const { time, totalMs, ...rest } = JSON.parse(line);
+  expect(new Date(time).toISOString()).toBe(time);
+  expect(Number.isInteger(totalMs)).toBe(true);
+  expect(rest).toEqual({
+    level: 'info',
+    requestId: 'an-id',
+    endpoint: '/api/llm/chat',
+    key: 'sk-gw-abcdef',
+    model: 'm',
+    provider: 'lmstudio',
+    upstreamModel: 'upstream-m',
+    stream: false,
+    ending: 'stop',
+    status: 200,
+    inputTokens: 1,
+    outputTokens: 2,
+    queuedMs: 0,
+    attempts: 1,
+    msg: 'call',
+  });
+});
+
+it('stays one line whatever a client or an upstream calls a model', () => {
+  const call = new Call('an-id', { id: 'x', address: '::1' }, '/v1/completions');
+  call.model = 'a"b\\c\n{"level":"fatal"}\u2028\ud800';
+  call.startTry('lmstudio', 'x","y":"\n');
+  const cause = new Error('a "cause"\nof two lines');
+  call.end('error', new GatewayError('UPSTREAM_ERROR', { cause }));
+  const line = callLine({ call, status: 502 });
+  expect(line.split('\n')).toHaveLength(2);
+  expect(JSON.parse(line)).toMatchObject({
+    model: call.model,
+    upstreamModel: call.upstreamModel,
+    error: 'UPSTREAM_ERROR',
+    ending: 'error',
+    status: 502,
+  });
+});
