@@ -67,7 +67,7 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
     loggerInstance: log as FastifyBaseLogger,
     // One own line per request instead of two of Fastify's, which cost 33 us.
     logController: new LogController({ disableRequestLogging: true }),
-    // What is logged names its request itself.
+    // Our own lines name their request; a child logger for each request would do it for Fastify's few, at 2 us a call.
     childLoggerFactory: (logger) => logger,
     requestIdHeader: false,
     genReqId: (request) => requestIdOf(request.headers['x-request-id']),

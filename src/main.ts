@@ -249,6 +249,8 @@ async function drain({ http, calls }: App, graceMs: number): Promise<void> {
   const cut = setTimeout(() => http.server.closeAllConnections(), lastWordsMs);
   try {
     await http.close();
+    // What the last calls came to is told at the end of a turn, and connections close without waiting for one.
+    await Promise.race([calls.settled(), sleep(lastWordsMs, undefined, { ref: false })]);
   } finally {
     clearInterval(idle);
     clearTimeout(cut);

@@ -24,7 +24,8 @@ const isPlainList = (messages: unknown): boolean =>
   Array.isArray(messages) && messages.length > 0 && messages.every(isPlainMessage);
 
 /**
- * Reads bodies of a schema whose only required fields are `model`, a string, and `messages`.
+ * Reads bodies of an object schema without checks or defaults of its own, whose only required fields are `model`, any string but
+ * the empty one, and `messages`, which takes an object of just `role` and a string as `content` as it is.
  * @returns what the schema's parse would return, or undefined for a body that is not plain
  */
 export function plainReader(fields: Fields): (body: unknown) => object | undefined {

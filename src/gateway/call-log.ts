@@ -15,7 +15,7 @@ const text = (name: string, value: string | undefined): string =>
   value === undefined ? '' : `,"${name}":${JSON.stringify(value)}`;
 
 const count = (name: string, value: number | undefined): string =>
-  value === undefined ? '' : `,"${name}":${Math.round(value)}`;
+  value === undefined || !Number.isFinite(value) ? '' : `,"${name}":${Math.round(value)}`;
 
 /** The line, at level info, as pino would write it, at a quarter of the cost. */
 export function callLine({ call, status }: EndedCall): string {

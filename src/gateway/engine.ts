@@ -60,7 +60,7 @@ export class Engine {
   }
 
   /**
-   * The model's catalog entry. An unknown title starts one discovery, for a model that was downloaded a moment ago.
+   * The entry of a title that the catalog lacked, after one more discovery: the model may have been downloaded a moment ago.
    * @throws GatewayError INVALID_MODEL
    */
   async #findModel(title: string, type: number): Promise<CatalogModel> {
@@ -116,7 +116,7 @@ export class Engine {
         call,
       );
     } catch (error) {
-      throw failed(call, error);
+      throw noteFailure(call, error);
     }
   }
 
@@ -158,7 +158,7 @@ export class Engine {
         call,
       );
     } catch (error) {
-      throw failed(call, error);
+      throw noteFailure(call, error);
     }
   }
 
@@ -338,7 +338,7 @@ function preferFresh<C>(candidates: readonly C[], failed: readonly unknown[]): r
 type Outcome<T> = { readonly value: T } | { readonly error: unknown };
 
 /** Notes on the call how it failed. Returns what to tell its client. */
-function failed(call: Call, error: unknown): unknown {
+function noteFailure(call: Call, error: unknown): unknown {
   if (call.ending === 'shutdown') {
     return new GatewayError('SHUTTING_DOWN', { retryAfterSeconds: 1, cause: error });
   }

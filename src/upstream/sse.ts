@@ -1,4 +1,5 @@
 /** Server-sent events: an upstream's bytes to frames by the WHATWG rules. Knows nothing of what the frames mean. */
+import { StringDecoder } from 'node:string_decoder';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 import type { Frame } from '../chat/adapter.ts';
 
@@ -8,6 +9,11 @@ const longestEvent = 16 * 1024 * 1024;
 /** Below this many bytes Buffer's own conversion is faster than a TextDecoder; above, it is slower. */
 const shortRead = 1024;
 
+/** For reads that hold whole characters only: one for all streams, since each of its kind that keeps a state takes 2 KB. */
+const wholeText = new TextDecoder('utf-8', { ignoreBOM: true });
+
+const byteOrderMark = 0xfeff;
+
 /** An event grew beyond what is held in memory. */
 export class FrameTooLong extends Error {}
 
@@ -16,10 +22,9 @@ export class FrameTooLong extends Error {}
  * Comments, ids and retry hints give no frame.
  */
 export class FrameReader {
-  // One decoder for the whole stream: a character may be split at any byte. It also drops a leading BOM.
-  readonly #text = new TextDecoder('utf-8');
-  /** Whether the decoder must see the next read: it holds a part of a character, or has not looked for a BOM yet. */
-  #decoderNeeded = true;
+  /** Holds the bytes of a character that the last read split; most streams never need one. */
+  #split: StringDecoder | undefined;
+  #begun = false;
   #frames: Frame[] = [];
   #failure: FrameTooLong | undefined;
   readonly #parser = createParser({
@@ -37,22 +42,31 @@ export class FrameReader {
     return this.#feed(this.#decode(chunk));
   }
 
-  /** Most reads are one small event that ends in a line break: for those a plain conversion takes a third of the time. */
   #decode(chunk: Buffer): string {
-    const endsWhole = (chunk[chunk.length - 1] ?? 0xff) < 0x80;
-    const direct = !this.#decoderNeeded && endsWhole && chunk.length < shortRead;
-    this.#decoderNeeded = !endsWhole;
-    return direct ? chunk.toString('utf8') : this.#text.decode(chunk, { stream: true });
+    // Most reads end in a line break.
+    const endsWhole = (chunk[chunk.length - 1] ?? 0) < 0x80;
+    if (endsWhole && this.#split === undefined) {
+      return chunk.length < shortRead ? chunk.toString('utf8') : wholeText.decode(chunk);
+    }
+    this.#split ??= new StringDecoder('utf8');
+    const text = this.#split.write(chunk);
+    if (endsWhole) this.#split = undefined;
+    return text;
   }
 
   /** At a clean end: a last event without its blank line, which the standard drops and some upstreams send. */
   end(): readonly Frame[] {
-    return this.#feed(`${this.#text.decode()}\n\n`);
+    return this.#feed(`${this.#split?.end() ?? ''}\n\n`);
   }
 
   #feed(text: string): readonly Frame[] {
     this.#frames = [];
-    if (text !== '') this.#parser.feed(text);
+    if (text !== '') {
+      // The parser knows a byte order mark only as raw bytes.
+      const marked = !this.#begun && text.charCodeAt(0) === byteOrderMark;
+      this.#begun = true;
+      this.#parser.feed(marked ? text.slice(1) : text);
+    }
     if (this.#failure !== undefined) throw this.#failure;
     return this.#frames;
   }

@@ -128,6 +128,18 @@ it('what outlives the grace is told so, the upstream is left, records are writte
   for (const id of Object.values(ids)) expect(scene.usageOf(id)).toMatchObject({ ending: 'shutdown' });
 });
 
+it('what waits for its next try when the grace is over is recorded, too', async () => {
+  const scene = await start(150);
+  scene.studio.always(faults.status(503, { 'retry-after': '9' }));
+  const id = randomUUID();
+  const answer = scene.chat({}, id);
+  await scene.studio.waitForRequest((one) => one.generation);
+
+  expect(await scene.end('SIGTERM')).toBe(0);
+  expect((await answer.head).status).toBe(503);
+  expect(scene.usageOf(id)).toMatchObject({ ending: 'shutdown', attempts: 1 });
+});
+
 it('what waits in a queue is refused at once with a 503', async () => {
   const scene = await start(longGraceMs, 1);
   const rest = deferred();

@@ -50,3 +50,11 @@ it('stays one line whatever a client or an upstream calls a model', () => {
     status: 502,
   });
 });
+
+it('leaves out a count that is no number', () => {
+  const call = new Call('an-id', { id: 'x', address: '::1' }, '/api/llm/chat');
+  call.usage = { input_tokens: 1, output_tokens: Number.POSITIVE_INFINITY, total_tokens: 3 };
+  const line = JSON.parse(callLine({ call, status: 200 }));
+  expect(line).toMatchObject({ inputTokens: 1 });
+  expect(line).not.toHaveProperty('outputTokens');
+});

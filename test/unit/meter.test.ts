@@ -268,8 +268,12 @@ describe('the meter', () => {
         deleteBefore: () => 0,
       },
     });
-    for (let index = 0; index < 250; index += 1)
-      meter.callsEnded([{ call: endedCall(`call-${index}`), status: 200 }]);
+    const ended = Array.from({ length: 250 }, (_, index) => ({
+      call: endedCall(`call-${index}`),
+      status: 200,
+    }));
+    for (const one of ended.slice(0, 120)) meter.callsEnded([one]);
+    meter.callsEnded(ended.slice(120));
     expect(meter.buffered).toBeLessThanOrEqual(100);
     expect(meter.dropped + meter.buffered).toBe(250);
     expect(log.some((line) => line.level === 'warn' && line['droppedInAll'] === 2)).toBe(true);

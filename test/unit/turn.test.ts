@@ -31,3 +31,23 @@ it('leaves to the next turn what is asked for at the end of one', async () => {
   await endOfTurn();
   expect(seen).toEqual(['next']);
 });
+
+it('runs the others where one throws', async () => {
+  const seen: string[] = [];
+  const caught: unknown[] = [];
+  const earlier = process.listeners('uncaughtException');
+  process.removeAllListeners('uncaughtException');
+  process.once('uncaughtException', (error) => caught.push(error));
+  try {
+    atEndOfTurn(() => seen.push('before'));
+    atEndOfTurn(() => {
+      throw new Error('thrown at the end of a turn');
+    });
+    atEndOfTurn(() => seen.push('behind'));
+    await endOfTurn();
+    expect(seen).toEqual(['before', 'behind']);
+    expect(caught).toEqual([new Error('thrown at the end of a turn')]);
+  } finally {
+    for (const listener of earlier) process.on('uncaughtException', listener);
+  }
+});

@@ -63,7 +63,7 @@ export function registerCalls(
   allowances: Pick<Allowances, 'settle'>,
 ): LiveCalls {
   const live = new Roster();
-  /** What ended in this turn: those who keep records of it are told of all at once, behind the answers. */
+  /** What ended in this turn: those who keep records of it are told of all at once, behind their answers. */
   let ended: EndedCall[] = [];
   let onSettled: (() => void)[] = [];
 
