@@ -130,7 +130,7 @@ it('what outlives the grace is told so, the upstream is left, records are writte
 
 it('what waits for its next try when the grace is over is recorded, too', async () => {
   const scene = await start(150);
-  scene.studio.always(faults.status(503, { 'retry-after': '9' }));
+  scene.studio.always(faults.status(503, { 'retry-after': '9', connection: 'close' }));
   const id = randomUUID();
   const answer = scene.chat({}, id);
   await scene.studio.waitForRequest((one) => one.generation);
