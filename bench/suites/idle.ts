@@ -26,7 +26,13 @@ export const idle: Suite = {
       const endpoints = [...all.values()].map(({ endpoint }) => ({ ...endpoint, body }));
       const job = { kind: 'first-event', endpoints, pauseMs } as const;
       for (const endpoint of endpoints) {
-        await askLoad({ kind: 'streams', endpoint, ...warmUpStreams, events: scripts.single.chunks, ramp: 0 });
+        await askLoad({
+          kind: 'streams',
+          endpoint,
+          ...warmUpStreams,
+          events: scripts.single.chunks,
+          ramp: 0,
+        });
       }
       await askLoad({ ...job, samples: warmUpSamples, pauseMs: 0 });
       for (let rep = 1; rep <= options.reps; rep += 1) {
