@@ -106,21 +106,19 @@ export interface PlacedImage {
   readonly url: string;
 }
 
-const none: readonly PlacedImage[] = [];
-
 /** Every picture in the request, with its place. */
 export function imagesOf(request: GenerationRequest): readonly PlacedImage[] {
-  if (request.kind !== 'chat') return none;
-  let images: PlacedImage[] | undefined;
+  const images: PlacedImage[] = [];
+  if (request.kind !== 'chat') return images;
   for (const [i, { content }] of request.messages.entries()) {
     if (!Array.isArray(content)) continue;
     for (const [j, part] of content.entries()) {
-      if (part.type !== 'image_url') continue;
-      images ??= [];
-      images.push({ where: `messages[${i}].content[${j}]`, url: part.image_url.url });
+      if (part.type === 'image_url') {
+        images.push({ where: `messages[${i}].content[${j}]`, url: part.image_url.url });
+      }
     }
   }
-  return images ?? none;
+  return images;
 }
 
 /** The error for a picture sent to a model of which the model list says that it cannot see. */

@@ -83,12 +83,9 @@ const statNames: ReadonlyMap<string, string> = new Map([
   ['generation_time', 'generation_time_seconds'],
 ]);
 
-const noStats = {};
-
-function readStats({ stats = noStats, usage }: WireAnswer): Stats | undefined {
+function readStats({ stats = {}, usage }: WireAnswer): Stats | undefined {
   const found: Record<string, number | string> = {};
-  for (const key of Object.keys(stats)) {
-    const value = stats[key];
+  for (const [key, value] of Object.entries(stats)) {
     if (typeof value === 'number') found[statNames.get(key) ?? key] = value;
     else if (key === 'stop_reason' && typeof value === 'string') found[key] = value;
   }

@@ -9,13 +9,8 @@ type Fields = Readonly<Record<string, z.ZodType>>;
 
 function isPlainMessage(message: unknown): boolean {
   if (typeof message !== 'object' || message === null) return false;
-  let known = 0;
-  for (const name of Object.keys(message)) {
-    const value: unknown = Reflect.get(message, name);
-    if (name === 'content' ? typeof value !== 'string' : name !== 'role' || !isPlainRole(value)) return false;
-    known += 1;
-  }
-  return known === 2;
+  if (!('role' in message && 'content' in message) || Object.keys(message).length !== 2) return false;
+  return typeof message.content === 'string' && isPlainRole(message.role);
 }
 
 const isPlainRole = (role: unknown): boolean => role === 'user' || role === 'assistant' || role === 'system';
@@ -34,8 +29,8 @@ export function plainReader(fields: Fields): (body: unknown) => object | undefin
     if (typeof body !== 'object' || body === null || !('model' in body) || !('messages' in body))
       return undefined;
     const read: Record<string, unknown> = {};
-    for (const name of Object.keys(body)) {
-      const value: unknown = Reflect.get(body, name);
+    const given: readonly (readonly [string, unknown])[] = Object.entries(body);
+    for (const [name, value] of given) {
       if (name === 'messages') {
         if (!isPlainList(value)) return undefined;
         read[name] = value;

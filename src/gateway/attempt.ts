@@ -127,10 +127,7 @@ async function readWhole(attempt: Attempt, exchange: Exchange, totalMs: number):
       : undefined;
   try {
     const head = await exchange.head;
-    attempt.progress.heard = true;
-    const result = isSuccess(head.status)
-      ? decodeBody(attempt, head, await exchange.text())
-      : await refuseHead(attempt, exchange, head);
+    const result = await decodeWhole(attempt, exchange, head);
     noteModel(attempt, result.model);
     attempt.call.usage = result.usage;
     attempt.call.reasoningTokens = result.stats?.reasoning_tokens;
@@ -144,18 +141,15 @@ async function readWhole(attempt: Attempt, exchange: Exchange, totalMs: number):
   }
 }
 
-/** @throws GatewayError for an answer that is not a 2xx */
-async function refuseHead(
-  { adapter, target }: Attempt,
-  exchange: Exchange,
-  head: ResponseHead,
-): Promise<never> {
-  const answer: UpstreamAnswer = { ...head, body: await exchange.errorText() };
-  throw adapter.decodeError(answer, target);
-}
-
 /** A body that is one JSON document, whatever it says. @throws GatewayError for all but an answer */
-function decodeBody({ adapter, request, target }: Attempt, head: ResponseHead, body: string): ChatResult {
+async function decodeWhole(attempt: Attempt, exchange: Exchange, head: ResponseHead): Promise<ChatResult> {
+  attempt.progress.heard = true;
+  const { adapter, request, target } = attempt;
+  if (!isSuccess(head.status)) {
+    const answer: UpstreamAnswer = { ...head, body: await exchange.errorText() };
+    throw adapter.decodeError(answer, target);
+  }
+  const body = await exchange.text();
   let json: unknown;
   try {
     json = JSON.parse(body);
@@ -223,9 +217,7 @@ class StreamAttempt {
     try {
       const head = await this.#exchange.head;
       if (!isSuccess(head.status) || !isEventStream(head)) {
-        this.#attempt.progress.heard = true;
-        if (!isSuccess(head.status)) await refuseHead(this.#attempt, this.#exchange, head);
-        const result = decodeBody(this.#attempt, head, await this.#exchange.text());
+        const result = await decodeWhole(this.#attempt, this.#exchange, head);
         this.#deliverAll(toEvents(result));
         return;
       }

@@ -182,7 +182,7 @@ export class Engine {
     for (;;) {
       // The client may have left while the model or its stored chat was looked for.
       if (call.stopped) call.signal.throwIfAborted();
-      const places = preferFresh(left, failed);
+      const places = this.#inOrder(preferFresh(left, failed));
       const { place: candidate, slot } =
         this.#takePlace(places) ?? (await this.#waitForPlace(places, call, work.onPosition));
       const progress: AttemptProgress = { sent: false, heard: false, committed: false, status: undefined };
@@ -240,16 +240,16 @@ export class Engine {
     );
   }
 
-  /** A place at the best route that has one now. */
+  /** A place at the first of these routes that has one now. */
   #takePlace<C extends Candidate>(candidates: readonly C[]): Admitted<C> | undefined {
-    for (const place of this.#inOrder(candidates)) {
+    for (const place of candidates) {
       const slot = this.#deps.admission.tryAcquire(place);
       if (slot !== undefined) return { place, slot };
     }
     return undefined;
   }
 
-  /** A place at the first route that gets one. */
+  /** A place at whichever of these routes gets one first. */
   async #waitForPlace<C extends Candidate>(
     candidates: readonly C[],
     call: Call,
@@ -258,7 +258,7 @@ export class Engine {
     const { admission, config } = this.#deps;
     const before = call.elapsedMs;
     try {
-      return await admission.wait(this.#inOrder(candidates), {
+      return await admission.wait(candidates, {
         callerId: call.caller.id,
         signal: call.signal,
         timeoutMs: config.queueTimeoutMs,

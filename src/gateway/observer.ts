@@ -21,17 +21,15 @@ export interface EndedCall {
 
 /** One that tells each of them, in this order. */
 export function joinObservers(observers: readonly Partial<Observer>[]): Observer {
-  const startedToo = observers.filter((one) => one.callStarted !== undefined);
-  const tries = observers.filter((one) => one.tryStarted !== undefined || one.tryEnded !== undefined);
   return {
     callStarted(call, headers) {
-      for (const one of startedToo) one.callStarted?.(call, headers);
+      for (const one of observers) one.callStarted?.(call, headers);
     },
     tryStarted(call, tried) {
-      for (const one of tries) one.tryStarted?.(call, tried);
+      for (const one of observers) one.tryStarted?.(call, tried);
     },
     tryEnded(call, tried) {
-      for (const one of tries) one.tryEnded?.(call, tried);
+      for (const one of observers) one.tryEnded?.(call, tried);
     },
     callsEnded(ended) {
       for (const one of observers) one.callsEnded?.(ended);

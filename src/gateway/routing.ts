@@ -144,8 +144,7 @@ export function orderCandidates<C extends Candidate>(
   candidates: readonly C[],
   admission: Admission<Candidate>,
   isHealthy: (provider: string) => boolean,
-): readonly C[] {
-  if (candidates.length < 2) return candidates;
+): C[] {
   const rated = candidates.map((candidate) => {
     const free = admission.free(candidate);
     // Unlimited places differ only in how much they run already.

@@ -44,6 +44,12 @@ const ignore = (): void => {};
 
 const lengthOf = (chunks: readonly Buffer[]): number => chunks.reduce((sum, chunk) => sum + chunk.length, 0);
 
+/** Copies only where there is more than one. */
+function joined(chunks: readonly Buffer[]): Buffer {
+  const [first] = chunks;
+  return first !== undefined && chunks.length === 1 ? first : Buffer.concat(chunks);
+}
+
 /** One request and its answer. The caller ends it: by reading to the end, `release()` or `destroy()`. */
 export class Exchange implements Dispatcher.DispatchHandler {
   readonly head: Promise<ResponseHead>;
@@ -105,8 +111,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const chunks = ended ? this.#pending : await this.#gather(maxBytes);
     if (ended && lengthOf(chunks) > maxBytes) throw new TransportError('too-large', true);
     await endOfTurn();
-    const [first] = chunks;
-    return (first !== undefined && chunks.length === 1 ? first : Buffer.concat(chunks)).toString('utf8');
+    return joined(chunks).toString('utf8');
   }
 
   async #gather(maxBytes: number): Promise<readonly Buffer[]> {
@@ -138,7 +143,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     } finally {
       clearTimeout(timer);
     }
-    return Buffer.concat(chunks, size).toString('utf8');
+    return joined(chunks).toString('utf8');
   }
 
   /** The answer is complete for the caller: a running `read` resolves. What still comes is dropped, and not waited for long. */
@@ -174,9 +179,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
   /** Hands on what came in this turn as one chunk, and holds the connection back if the reader is behind. */
   readonly #flush = (): void => {
     this.#scheduled = false;
-    const [first] = this.#pending;
-    if (first === undefined || this.#sink === undefined) return;
-    const chunk = this.#pending.length === 1 ? first : Buffer.concat(this.#pending);
+    if (this.#pending.length === 0 || this.#sink === undefined) return;
+    const chunk = joined(this.#pending);
     this.#pending = [];
     const held = this.#sink(chunk);
     const controller = this.#controller;
@@ -220,7 +224,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#pending.push(chunk);
     if (this.#sink === undefined || this.#scheduled) return;
     // undici calls once per HTTP chunk; servers that send an event a chunk put many into one read of the socket. They are
-    // handed on together, as soon as that read is parsed.
+    // handed on together, at the end of the turn.
     this.#scheduled = true;
     atEndOfTurn(this.#flush);
   }
