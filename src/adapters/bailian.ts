@@ -17,6 +17,7 @@ import type { ChatEvent, Usage } from '../chat/events.ts';
 import type { ChatRequest, GenerationRequest, Message, ParameterName, Parameters } from '../chat/request.ts';
 import { classify, compatible, isForeign } from './bailian-errors.ts';
 import {
+  blindToImage,
   embeddingCall,
   getCall,
   imagesOf,
@@ -207,8 +208,8 @@ function chat(request: ChatRequest, target: Target) {
 }
 
 const wireOptions = (request: GenerationRequest, target: Target): WireOptions => ({
-  request,
   target,
+  unseen: blindToImage(request, target),
   classify,
   // A plain call that takes too long (300 s) is cut, and what was generated comes as a 200 without a finish reason.
   finishReason: (raw) => (raw === null ? 'length' : undefined),

@@ -13,6 +13,7 @@ import type {
   ResponseFormat,
 } from '../chat/request.ts';
 import {
+  blindToImage,
   imagesOf,
   jsonCall,
   pick,
@@ -23,7 +24,7 @@ import {
   wireTools,
 } from './openai-request.ts';
 import { chunkDecoder, decodeCompletion, stoppedError, type WireOptions } from './openai-wire.ts';
-import { answerFailure } from './wire-errors.ts';
+import { answerFailure, type ErrorContext } from './wire-errors.ts';
 
 /** Sent under the name that the unified API has for them. */
 const samplingNames = [
@@ -113,15 +114,12 @@ function completion(request: CompletionRequest, target: Target) {
 }
 
 /** What `stats.stop_reason` says over finish_reason: an answer that somebody stopped, or that did not fit. */
-function stopReason(
-  word: string,
-  options: Pick<WireOptions, 'target'>,
-): FinishReason | GatewayError | undefined {
+function stopReason(word: string, context: ErrorContext): FinishReason | GatewayError | undefined {
   switch (word) {
     case 'modelUnloaded':
     case 'failed':
     case 'userStopped':
-      return stoppedError(options, word);
+      return stoppedError(context, word);
     case 'contextLengthReached':
     case 'maxPredictedTokensReached':
       return 'length';
@@ -131,7 +129,7 @@ function stopReason(
 }
 
 function wireOptions(request: GenerationRequest, target: Target): WireOptions {
-  return { request, target, stopReason: (word) => stopReason(word, { target }) };
+  return { target, unseen: blindToImage(request, target), stopReason };
 }
 
 export const lmstudioV0: ProviderAdapter & Required<Pick<ProviderAdapter, 'completion'>> = {

@@ -126,7 +126,7 @@ function untold(result: Result, told: Told): ChatEvent[] {
 }
 
 /** The end of an answer. v1 has no finish reason: an answer as long as the limit was cut by it. */
-function closing(result: Result, told: Told, request: GenerationRequest, target: Target): ChatEvent[] {
+function closing(result: Result, told: Told, parameters: Parameters, target: Target): ChatEvent[] {
   const events = untold(result, told);
   const usage = readUsage(result.stats);
   const spoke = told.text || told.reasoning || told.tools || events.length > 0;
@@ -136,7 +136,7 @@ function closing(result: Result, told: Told, request: GenerationRequest, target:
   if (usage !== undefined) events.push({ type: 'usage', usage });
   const stats = readStats(result.stats);
   if (stats !== undefined) events.push({ type: 'stats', stats });
-  const limit = request.parameters.max_tokens ?? Number.POSITIVE_INFINITY;
+  const limit = parameters.max_tokens ?? Number.POSITIVE_INFINITY;
   events.push({
     type: 'finish',
     reason: usage !== undefined && usage.output_tokens >= limit ? 'length' : 'stop',
@@ -211,7 +211,7 @@ function eventReader(told: Told): (event: Event, kind: string) => ChatEvent[] {
   };
 }
 
-function decoder(request: GenerationRequest, target: Target): StreamDecoder {
+function decoder({ parameters }: GenerationRequest, target: Target): StreamDecoder {
   const told: Told = { text: false, reasoning: false, tools: false };
   const read = eventReader(told);
   let started = false;
@@ -227,7 +227,7 @@ function decoder(request: GenerationRequest, target: Target): StreamDecoder {
     if (phase === 'done' || data === '') return [];
     const json = parseJson(data);
     const error = errorIn(json) ?? (frame.event === 'error' ? wordsOf(data) : undefined);
-    if (error !== undefined) return fail(complaint(error, request.parameters, target));
+    if (error !== undefined) return fail(complaint(error, parameters, target));
     const event = eventSchema.safeParse(json);
     if (!event.success) return fail(silentUpstreamError(target.displayName, 'format'));
     const kind = event.data.type ?? frame.event;
@@ -237,7 +237,7 @@ function decoder(request: GenerationRequest, target: Target): StreamDecoder {
     if (kind !== 'chat.end') return [...events, ...read(event.data, kind)];
     if (!result) return fail(silentUpstreamError(target.displayName, 'format'));
     phase = 'done';
-    return [...events, ...closing(result, told, request, target)];
+    return [...events, ...closing(result, told, parameters, target)];
   };
 
   return {
@@ -249,13 +249,16 @@ function decoder(request: GenerationRequest, target: Target): StreamDecoder {
   };
 }
 
-function decodeResult(body: unknown, request: GenerationRequest, target: Target) {
+function decodeResult(body: unknown, { parameters }: GenerationRequest, target: Target) {
   const error = errorIn(body);
-  if (error !== undefined) throw complaint(error, request.parameters, target);
+  if (error !== undefined) throw complaint(error, parameters, target);
   const result = resultSchema.safeParse(body);
   if (!result.success || !result.data.output) throw silentUpstreamError(target.displayName, 'format');
   const nothing = { text: false, reasoning: false, tools: false };
-  return collect([start(result.data.model_instance_id), ...closing(result.data, nothing, request, target)]);
+  return collect([
+    start(result.data.model_instance_id),
+    ...closing(result.data, nothing, parameters, target),
+  ]);
 }
 
 export const lmstudioV1: ProviderAdapter = {

@@ -122,8 +122,8 @@ function classify(error: WireError, status: number | undefined): Verdict | undef
 }
 
 const wireOptions = (request: GenerationRequest, target: Target): WireOptions => ({
-  request,
   target,
+  unseen: blindToImage(request, target),
   classify,
 });
 

@@ -15,7 +15,6 @@ import {
   type ToolCallDelta,
   type Usage,
 } from '../chat/events.ts';
-import type { GenerationRequest } from '../chat/request.ts';
 import { DeltaTemplate, type TextDelta } from './delta-template.ts';
 import {
   readAnswer,
@@ -24,18 +23,18 @@ import {
   type WireToolCall,
   type WireUsage,
 } from './openai-answer.ts';
-import { blindToImage } from './openai-request.ts';
 import { type ErrorContext, errorIn, failure, parseJson, wordsOf } from './wire-errors.ts';
 
 export interface WireOptions extends ErrorContext {
-  readonly request: GenerationRequest;
+  /** What became of a picture that the model cannot see: the error of an answer that says nothing. */
+  readonly unseen: GatewayError | undefined;
   /**
    * The unified reason for the upstream's `finish_reason`, or the error that it stands for; undefined leaves it to the
    * shared table. Null is a whole answer that named none: undefined then makes it a cut answer.
    */
   readonly finishReason?: (raw: string | null) => FinishReason | GatewayError | undefined;
   /** The same for `stats.stop_reason` (LM Studio), which outweighs finish_reason. */
-  readonly stopReason?: (word: string) => FinishReason | GatewayError | undefined;
+  readonly stopReason?: (word: string, context: ErrorContext) => FinishReason | GatewayError | undefined;
   /** A provider's own way to say an error inside a 200, asked before anything else is read from a chunk or body. */
   readonly findError?: (body: unknown) => GatewayError | undefined;
 }
@@ -133,27 +132,48 @@ function toolCallReader(): (calls: readonly WireToolCall[]) => ToolCallDelta[] {
   return (calls) => calls.map(read).filter((delta) => delta !== undefined);
 }
 
-/** What one answer said so far; `absorb` takes a chunk or the whole, `conclude` gives the terminal events. */
-interface Reading {
-  absorb(answer: WireAnswer): ChatEvent[];
-  conclude(): ChatEvent[];
-  /** The terminal event where the upstream stopped without saying that it finished. */
-  cutShort(): ChatEvent[];
+/** What one answer said so far. One per stream, so without a closure for each of its methods. */
+class Reading {
+  readonly #options: WireOptions;
+  #readToolCalls: ReturnType<typeof toolCallReader> | undefined;
+  #started = false;
+  #spoke = false;
+  #calledTools = false;
+  #usage: Usage | undefined;
+  #stats: Stats | undefined;
+  #raw: string | null = null;
+  #stopReason: FinishReason | undefined;
+
+  constructor(options: WireOptions) {
+    this.#options = options;
+  }
+
   /** The upstream said that it finished. */
-  finished(): boolean;
-}
+  get finished(): boolean {
+    return this.#raw !== null;
+  }
 
-function startReading(options: WireOptions): Reading {
-  let readToolCalls: ReturnType<typeof toolCallReader> | undefined;
-  let started = false;
-  let spoke = false;
-  let calledTools = false;
-  let usage: Usage | undefined;
-  let stats: Stats | undefined;
-  let raw: string | null = null;
-  let stopReason: FinishReason | undefined;
+  /** Takes a chunk, or the whole. */
+  absorb(answer: WireAnswer): ChatEvent[] {
+    const events: ChatEvent[] = this.#started
+      ? []
+      : [{ type: 'start', ...(answer.model ? { model: answer.model } : {}) }];
+    this.#started = true;
+    events.push(...this.#content(answer));
+    this.#usage = unifiedUsage(answer.usage) ?? this.#usage;
+    const more = readStats(answer);
+    if (more !== undefined) this.#stats = { ...this.#stats, ...more };
+    const word = answer.choices?.[0]?.finishReason;
+    // Native DashScope says "null" while it generates, and that leaks into its compatible mode.
+    if (this.#raw === null && word && word !== 'null') this.#raw = word;
+    const stopWord = more?.stop_reason;
+    const verdict = stopWord === undefined ? undefined : this.#options.stopReason?.(stopWord, this.#options);
+    if (verdict instanceof GatewayError) events.push({ type: 'error', error: verdict });
+    else this.#stopReason = verdict ?? this.#stopReason;
+    return events;
+  }
 
-  const content = (answer: WireAnswer): ChatEvent[] => {
+  #content(answer: WireAnswer): ChatEvent[] {
     const events: ChatEvent[] = [];
     const choice = answer.choices?.[0];
     const part = choice?.delta ?? choice?.message;
@@ -166,62 +186,44 @@ function startReading(options: WireOptions): Reading {
       events.push({ type: 'text', text: words, ...(logprobs === undefined ? {} : { logprobs }) });
     }
     if (part?.toolCalls !== undefined) {
-      readToolCalls ??= toolCallReader();
-      const deltas = readToolCalls(part.toolCalls);
+      this.#readToolCalls ??= toolCallReader();
+      const deltas = this.#readToolCalls(part.toolCalls);
       if (deltas.length > 0) events.push({ type: 'tool-calls', deltas });
-      calledTools ||= deltas.length > 0;
+      this.#calledTools ||= deltas.length > 0;
     }
-    spoke ||= events.length > 0;
+    this.#spoke ||= events.length > 0;
     return events;
-  };
+  }
 
-  const absorb = (answer: WireAnswer): ChatEvent[] => {
-    const events: ChatEvent[] = started
-      ? []
-      : [{ type: 'start', ...(answer.model ? { model: answer.model } : {}) }];
-    started = true;
-    events.push(...content(answer));
-    usage = unifiedUsage(answer.usage) ?? usage;
-    const more = readStats(answer);
-    if (more !== undefined) stats = { ...stats, ...more };
-    const word = answer.choices?.[0]?.finishReason;
-    // Native DashScope says "null" while it generates, and that leaks into its compatible mode.
-    if (raw === null && word && word !== 'null') raw = word;
-    const verdict = more?.stop_reason === undefined ? undefined : options.stopReason?.(more.stop_reason);
-    if (verdict instanceof GatewayError) events.push({ type: 'error', error: verdict });
-    else stopReason = verdict ?? stopReason;
-    return events;
-  };
+  /** The terminal event where the upstream stopped without saying that it finished. */
+  cutShort(): ChatEvent[] {
+    const { unseen, target } = this.#options;
+    const error = this.#spoke ? undefined : unseen;
+    return [{ type: 'error', error: error ?? silentUpstreamError(target.displayName, 'cut') }];
+  }
 
-  const cutShort = (): ChatEvent[] => {
-    const error = spoke ? undefined : blindToImage(options.request, options.target);
-    return [{ type: 'error', error: error ?? silentUpstreamError(options.target.displayName, 'cut') }];
-  };
-
-  const conclude = (): ChatEvent[] => {
-    const said = unifiedFinish(raw, options);
+  /** The terminal events. */
+  conclude(): ChatEvent[] {
+    const said = unifiedFinish(this.#raw, this.#options);
     if (said instanceof GatewayError) return [{ type: 'error', error: said }];
-    const mapped = stopReason ?? said;
-    if (mapped === undefined) return cutShort();
-    const reason = calledTools && mapped === 'stop' ? 'tool_calls' : mapped;
-    if (!spoke && reason !== 'content_filter' && (usage?.output_tokens ?? 0) === 0) {
-      return [{ type: 'error', error: emptyAnswer(options) }];
+    const mapped = this.#stopReason ?? said;
+    if (mapped === undefined) return this.cutShort();
+    const reason = this.#calledTools && mapped === 'stop' ? 'tool_calls' : mapped;
+    const usage = this.#usage;
+    const stats = this.#stats;
+    if (!this.#spoke && reason !== 'content_filter' && (usage?.output_tokens ?? 0) === 0) {
+      return [{ type: 'error', error: emptyAnswer(this.#options) }];
     }
     return [
       ...(usage === undefined ? [] : [{ type: 'usage' as const, usage }]),
       ...(stats === undefined ? [] : [{ type: 'stats' as const, stats }]),
-      { type: 'finish', reason, raw },
+      { type: 'finish', reason, raw: this.#raw },
     ];
-  };
-
-  return { absorb, conclude, cutShort, finished: () => raw !== null };
+  }
 }
 
-function emptyAnswer(options: WireOptions): GatewayError {
-  return (
-    blindToImage(options.request, options.target) ?? silentUpstreamError(options.target.displayName, 'empty')
-  );
-}
+const emptyAnswer = ({ unseen, target }: WireOptions): GatewayError =>
+  unseen ?? silentUpstreamError(target.displayName, 'empty');
 
 /** The error inside a 200 that this chunk or body is, if it is one. */
 function errorInside(json: unknown, options: WireOptions): GatewayError | undefined {
@@ -242,7 +244,7 @@ export function decodeCompletion(body: unknown, options: WireOptions): ChatResul
   if (answer?.choices === undefined) throw silentUpstreamError(options.target.displayName, 'format');
   // LM Studio's answer to a picture that the model cannot see is a 200 without choices.
   if (answer.choices.length === 0) throw emptyAnswer(options);
-  const reading = startReading(options);
+  const reading = new Reading(options);
   const events = reading.absorb(answer);
   return collect(events.at(-1)?.type === 'error' ? events : [...events, ...reading.conclude()]);
 }
@@ -263,64 +265,70 @@ function readAlone(data: string, options: WireOptions): TextDelta | undefined {
   const json = parseJson(data);
   const answer = readAnswer(json);
   if (answer === undefined || errorInside(json, options) !== undefined) return undefined;
-  const reading = startReading(options);
+  const reading = new Reading(options);
   reading.absorb(nothingYet);
   const events = reading.absorb(answer);
-  return reading.finished() ? undefined : onlyText(answer, events);
+  return reading.finished ? undefined : onlyText(answer, events);
 }
 
 /** Decodes a stream of chunks of chat or text completions; see StreamDecoder. */
-export function chunkDecoder(options: WireOptions): StreamDecoder {
-  const reading = startReading(options);
-  const template = new DeltaTemplate();
-  let phase: StreamDecoder['phase'] = 'open';
+export const chunkDecoder = (options: WireOptions): StreamDecoder => new ChunkDecoder(options);
 
-  const fail = (error: GatewayError): ChatEvent[] => {
-    phase = 'done';
-    return [{ type: 'error', error }];
-  };
+class ChunkDecoder implements StreamDecoder {
+  readonly #options: WireOptions;
+  readonly #reading: Reading;
+  readonly #template = new DeltaTemplate();
+  phase: StreamDecoder['phase'] = 'open';
 
-  const end = (): ChatEvent[] => {
-    if (phase === 'done') return [];
-    phase = 'done';
-    return reading.finished() ? reading.conclude() : reading.cutShort();
-  };
+  constructor(options: WireOptions) {
+    this.#options = options;
+    this.#reading = new Reading(options);
+  }
 
-  const push = (frame: Frame): ChatEvent[] => {
-    if (phase === 'open' && frame.event === 'message') {
-      const known = template.read(frame.data);
+  push(frame: Frame): ChatEvent[] {
+    if (this.phase === 'open' && frame.event === 'message') {
+      const known = this.#template.read(frame.data);
       if (known !== undefined) return known.text === '' ? [] : [known];
     }
     const data = frame.data.trim();
-    if (phase === 'done' || data === '') return [];
-    if (data.startsWith('[DONE]')) return end();
+    if (this.phase === 'done' || data === '') return [];
+    if (data.startsWith('[DONE]')) return this.end();
+    const options = this.#options;
     const json = parseJson(data);
     if (json === undefined && frame.event !== 'message' && frame.event !== 'error') return [];
     const error =
       errorInside(json, options) ?? (frame.event === 'error' ? failure(wordsOf(data), options) : undefined);
-    if (error !== undefined) return fail(error);
+    if (error !== undefined) return this.#fail(error);
     const answer = readAnswer(json);
-    if (answer === undefined) return fail(silentUpstreamError(options.target.displayName, 'format'));
+    if (answer === undefined) return this.#fail(silentUpstreamError(options.target.displayName, 'format'));
+    return this.#absorb(answer, frame);
+  }
+
+  #absorb(answer: WireAnswer, { event, data }: Frame): ChatEvent[] {
+    const reading = this.#reading;
     const events = reading.absorb(answer);
-    if (events.at(-1)?.type === 'error') phase = 'done';
-    else if (reading.finished()) {
-      phase = 'settled';
+    if (events.at(-1)?.type === 'error') this.phase = 'done';
+    else if (reading.finished) {
+      this.phase = 'settled';
       // Usage may stand on the finish chunk, or on one of its own behind it.
-      if (answer.usage) events.push(...end());
-    } else if (frame.event === 'message') {
+      if (answer.usage) events.push(...this.end());
+    } else if (event === 'message') {
       const delta = onlyText(answer, events);
-      if (delta !== undefined) template.learn(frame.data, delta, (like) => readAlone(like, options));
+      if (delta !== undefined) this.#template.learn(data, delta, (like) => readAlone(like, this.#options));
     }
     return events;
-  };
+  }
 
-  return {
-    push,
-    end,
-    get phase() {
-      return phase;
-    },
-  };
+  end(): ChatEvent[] {
+    if (this.phase === 'done') return [];
+    this.phase = 'done';
+    return this.#reading.finished ? this.#reading.conclude() : this.#reading.cutShort();
+  }
+
+  #fail(error: GatewayError): ChatEvent[] {
+    this.phase = 'done';
+    return [{ type: 'error', error }];
+  }
 }
 
 const embeddingSchema = z.object({

@@ -1,12 +1,5 @@
 /** One try of one call on one route: sends it, decodes what comes, and ends it in exactly one way. Knows no retries. */
-import type {
-  Frame,
-  ProviderAdapter,
-  StreamDecoder,
-  Target,
-  UpstreamAnswer,
-  UpstreamCall,
-} from '../chat/adapter.ts';
+import type { Frame, ProviderAdapter, StreamDecoder, Target, UpstreamCall } from '../chat/adapter.ts';
 import { GatewayError, silentUpstreamError } from '../chat/errors.ts';
 import { type ChatEvent, type ChatResult, Collector, toEvents } from '../chat/events.ts';
 import type { GenerationRequest } from '../chat/request.ts';
@@ -27,7 +20,6 @@ export type EventSink = (events: readonly ChatEvent[]) => Promise<void> | undefi
 export interface Attempt {
   readonly client: UpstreamClient;
   readonly call: Call;
-  readonly request: GenerationRequest;
   readonly baseUrl: string;
   readonly target: Target;
   readonly adapter: ProviderAdapter;
@@ -50,7 +42,7 @@ export interface AttemptProgress {
 /** A finished stream may still owe its usage; it is waited for this long. Milliseconds. */
 const settleMs = 2000;
 
-function buildCall({ adapter, request, target }: Attempt): UpstreamCall {
+function buildCall({ adapter, target }: Attempt, request: GenerationRequest): UpstreamCall {
   if (request.kind === 'chat') return adapter.chat(request, target);
   if (adapter.completion === undefined) throw new Error(`${adapter.name} has no completions`);
   return adapter.completion(request, target);
@@ -77,46 +69,48 @@ export const totalTimeout = (): GatewayError =>
 
 /**
  * Runs one try. With a sink the events go there and nothing is returned; without one the answer is collected, also from a
- * model that can only stream.
+ * model that can only stream. No async function: its frame would keep the request's text for as long as the answer streams.
  * @throws GatewayError
  */
-export async function runAttempt(
+export function runAttempt(
   attempt: Attempt,
+  request: GenerationRequest,
   sink: EventSink | undefined,
 ): Promise<ChatResult | undefined> {
-  const upstreamCall = buildCall(attempt);
-  const totalMs = remainingMs(attempt);
-  const exchange = attempt.client.open(
-    attempt.baseUrl,
-    withCallHeaders(upstreamCall, attempt.call),
-    attempt.timeouts.connectMs,
-  );
-  const stop = (): void => exchange.destroy();
-  const forget = attempt.call.onStop(stop);
-  try {
-    if (!upstreamCall.stream) return await readWhole(attempt, exchange, totalMs);
-    if (sink !== undefined) {
-      await new StreamAttempt(attempt, exchange, totalMs, sink).run();
-      return undefined;
-    }
-    const collector = new Collector();
-    const collect: EventSink = (events) => {
-      collector.push(events);
-      return undefined;
-    };
-    await new StreamAttempt(attempt, exchange, totalMs, collect).run();
-    return collector.result();
-  } finally {
-    attempt.progress.sent = exchange.sent;
-    attempt.progress.status = exchange.status;
-    // What was only collected was shown to nobody.
-    if (sink === undefined) attempt.progress.committed = false;
-    forget();
-    exchange.release();
+  const upstreamCall = withCallHeaders(buildCall(attempt, request), attempt.call);
+  if (!upstreamCall.stream) {
+    const totalMs = remainingMs(attempt);
+    return readWhole(attempt, request, open(attempt, upstreamCall), totalMs);
   }
+  if (sink !== undefined) return new StreamAttempt(attempt, request, upstreamCall, sink).run();
+  const collector = new Collector();
+  const collect: EventSink = (events) => {
+    collector.push(events);
+    return undefined;
+  };
+  return new StreamAttempt(attempt, request, upstreamCall, collect).run().then(() => collector.result());
 }
 
-async function readWhole(attempt: Attempt, exchange: Exchange, totalMs: number): Promise<ChatResult> {
+function open({ client, call, baseUrl, timeouts }: Attempt, upstreamCall: UpstreamCall): Exchange {
+  const exchange = client.open(baseUrl, upstreamCall, timeouts.connectMs);
+  call.running = exchange;
+  return exchange;
+}
+
+/** The end of every try, however it ended. */
+function close({ call, progress }: Attempt, exchange: Exchange): void {
+  progress.sent = exchange.sent;
+  progress.status = exchange.status;
+  call.running = undefined;
+  exchange.release();
+}
+
+async function readWhole(
+  attempt: Attempt,
+  request: GenerationRequest,
+  exchange: Exchange,
+  totalMs: number,
+): Promise<ChatResult> {
   let expired = false;
   const timer =
     totalMs > 0
@@ -127,7 +121,7 @@ async function readWhole(attempt: Attempt, exchange: Exchange, totalMs: number):
       : undefined;
   try {
     const head = await exchange.head;
-    const result = await decodeWhole(attempt, exchange, head);
+    const result = decodeWhole(attempt, request, head, await bodyOf(exchange, head));
     noteModel(attempt, result.model);
     attempt.call.usage = result.usage;
     attempt.call.reasoningTokens = result.stats?.reasoning_tokens;
@@ -138,18 +132,22 @@ async function readWhole(attempt: Attempt, exchange: Exchange, totalMs: number):
     throw expired ? totalTimeout() : asGatewayError(attempt, error);
   } finally {
     clearTimeout(timer);
+    close(attempt, exchange);
   }
 }
 
+const bodyOf = (exchange: Exchange, head: ResponseHead): Promise<string> =>
+  isSuccess(head.status) ? exchange.text() : exchange.errorText();
+
 /** A body that is one JSON document, whatever it says. @throws GatewayError for all but an answer */
-async function decodeWhole(attempt: Attempt, exchange: Exchange, head: ResponseHead): Promise<ChatResult> {
-  attempt.progress.heard = true;
-  const { adapter, request, target } = attempt;
-  if (!isSuccess(head.status)) {
-    const answer: UpstreamAnswer = { ...head, body: await exchange.errorText() };
-    throw adapter.decodeError(answer, target);
-  }
-  const body = await exchange.text();
+function decodeWhole(
+  { adapter, target, progress }: Attempt,
+  request: GenerationRequest,
+  head: ResponseHead,
+  body: string,
+): ChatResult {
+  progress.heard = true;
+  if (!isSuccess(head.status)) throw adapter.decodeError({ ...head, body }, target);
   let json: unknown;
   try {
     json = JSON.parse(body);
@@ -190,21 +188,28 @@ export function asGatewayError({ target }: Pick<Attempt, 'target'>, error: unkno
 /** A try whose answer comes as server-sent events. */
 class StreamAttempt {
   readonly #attempt: Attempt;
-  readonly #exchange: Exchange;
   readonly #sink: EventSink;
   readonly #decoder: StreamDecoder;
+  readonly #includeProgress: boolean;
+  readonly #exchange: Exchange;
   readonly #limits: StreamLimits;
   readonly #frames = new FrameReader();
   readonly #surrogates = new SurrogatePairs();
+  /** For an upstream that does not stream after all; given up as soon as it does. */
+  #request: GenerationRequest | undefined;
   #settleTimer: NodeJS.Timeout | undefined;
   /** Why we ended it ourselves, or what the upstream's terminal event said. */
   #failure: unknown;
 
-  constructor(attempt: Attempt, exchange: Exchange, totalMs: number, sink: EventSink) {
+  /** Sends the request. */
+  constructor(attempt: Attempt, request: GenerationRequest, upstreamCall: UpstreamCall, sink: EventSink) {
     this.#attempt = attempt;
-    this.#exchange = exchange;
+    this.#request = request;
     this.#sink = sink;
-    this.#decoder = attempt.adapter.decoder(attempt.request, attempt.target);
+    this.#decoder = attempt.adapter.decoder(request, attempt.target);
+    this.#includeProgress = request.includeProgress;
+    const totalMs = remainingMs(attempt);
+    this.#exchange = open(attempt, upstreamCall);
     this.#limits = new StreamLimits(attempt.timeouts, totalMs, (limit) =>
       this.#fail(
         limit === 'total' ? totalTimeout() : new GatewayError('TIMEOUT', { cause: `${limit} limit` }),
@@ -213,37 +218,43 @@ class StreamAttempt {
   }
 
   /** Resolves when the terminal event was delivered. @throws GatewayError */
-  async run(): Promise<void> {
+  async run(): Promise<undefined> {
     try {
       const head = await this.#exchange.head;
-      if (!isSuccess(head.status) || !isEventStream(head)) {
-        const result = await decodeWhole(this.#attempt, this.#exchange, head);
-        this.#deliverAll(toEvents(result));
-        return;
-      }
-      const whole = await this.#read();
-      if (this.#failure === undefined && this.#decoder.phase !== 'done') {
-        if (whole) this.#decode(this.#frames.end());
-        this.#deliverAll(this.#decoder.end());
+      if (isSuccess(head.status) && isEventStream(head)) {
+        this.#request = undefined;
+        await this.#exchange.read((chunk) => this.#chunk(chunk));
+        this.#conclude(this.#frames.end());
+      } else {
+        this.#takeWhole(head, await bodyOf(this.#exchange, head));
       }
     } catch (error) {
-      this.#failure ??= asGatewayError(this.#attempt, error);
+      this.#cut(error);
     } finally {
       this.#limits.stop();
       clearTimeout(this.#settleTimer);
+      close(this.#attempt, this.#exchange);
     }
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** The body to its end. False where it was cut after the answer had said how it finished: that answer is good. */
-  async #read(): Promise<boolean> {
-    try {
-      await this.#exchange.read((chunk) => this.#chunk(chunk));
-      return true;
-    } catch (error) {
-      if (this.#decoder.phase !== 'settled' || this.#attempt.call.stopped) throw error;
-      return false;
-    }
+  #takeWhole(head: ResponseHead, body: string): void {
+    if (this.#request === undefined) return;
+    this.#deliverAll(toEvents(decodeWhole(this.#attempt, this.#request, head, body)));
+  }
+
+  /** The body is over; these frames were still held back. */
+  #conclude(last: readonly Frame[]): void {
+    if (this.#failure !== undefined || this.#decoder.phase === 'done') return;
+    this.#decode(last);
+    this.#deliverAll(this.#decoder.end());
+  }
+
+  /** The body was cut. An answer that had said how it finished is good none the less. */
+  #cut(error: unknown): void {
+    const finished = this.#decoder.phase === 'settled' && !this.#attempt.call.stopped;
+    if (finished && error instanceof TransportError) this.#conclude([]);
+    else this.#failure ??= asGatewayError(this.#attempt, error);
   }
 
   #fail(error: unknown): void {
@@ -306,14 +317,14 @@ class StreamAttempt {
   }
 
   #event(event: ChatEvent, out: ChatEvent[]): void {
-    const { call, request, progress } = this.#attempt;
+    const { call, progress } = this.#attempt;
     switch (event.type) {
       case 'start':
         noteModel(this.#attempt, event.model);
         return;
       case 'progress':
         if (event.progress.stage === 'model_load') this.#limits.loading(event.progress.value !== 1);
-        if (request.includeProgress) out.push(event);
+        if (this.#includeProgress) out.push(event);
         return;
       case 'error':
         this.#failure ??= event.error;

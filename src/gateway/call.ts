@@ -58,6 +58,11 @@ export interface Try {
   error: GatewayError | undefined;
 }
 
+/** What runs on somewhere else until it is ended. */
+interface Destroyable {
+  destroy(): void;
+}
+
 /** The facts of one call, filled in while it runs and read once at its end. Times in milliseconds. */
 export class Call {
   readonly requestId: string;
@@ -68,7 +73,7 @@ export class Call {
   #totalMs: number | undefined;
   #controller: AbortController | undefined;
   #stopped = false;
-  #onStop: (() => void)[] = [];
+  #running: Destroyable | undefined;
   model = '';
   user: string | undefined;
   stream = false;
@@ -77,7 +82,7 @@ export class Call {
   /** The upstream's name for the model that answers, as far as it is known. */
   upstreamModel: string | undefined;
   /** In their order; the last one may still run. */
-  readonly tries: Try[] = [];
+  tries: readonly Try[] = [];
   /** What every upstream request of this call carries beside the adapter's own headers. */
   upstreamHeaders: Readonly<Record<string, string>> | undefined;
   queuedMs = 0;
@@ -109,14 +114,10 @@ export class Call {
     return this.#stopped;
   }
 
-  /** Runs the listener when the call is stopped, at once if it is. Returns what takes it back. */
-  onStop(listener: () => void): () => void {
-    if (this.#stopped) listener();
-    else this.#onStop.push(listener);
-    return () => {
-      const at = this.#onStop.indexOf(listener);
-      if (at >= 0) this.#onStop.splice(at, 1);
-    };
+  /** What is destroyed when the call is stopped, at once if it is: one thing at a time, and undefined when that is over. */
+  set running(running: Destroyable | undefined) {
+    this.#running = running;
+    if (this.#stopped) running?.destroy();
   }
 
   /** For waits that want one; made when asked for, since an AbortController costs 10 us. One per call, never shared. */
@@ -165,7 +166,8 @@ export class Call {
       upstreamStatus: undefined,
       error: undefined,
     };
-    this.tries.push(tried);
+    // Not pushed: an array that grows makes room for seventeen, and nearly all calls have one try.
+    this.tries = this.tries.length === 0 ? [tried] : [...this.tries, tried];
     return tried;
   }
 
@@ -175,9 +177,7 @@ export class Call {
     this.ending = ending;
     this.#stopped = true;
     this.#controller?.abort();
-    const listeners = this.#onStop;
-    this.#onStop = [];
-    for (const listener of listeners) listener();
+    this.#running?.destroy();
   }
 
   /** Notes how the call ended, unless that is known already. */

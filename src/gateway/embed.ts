@@ -67,8 +67,7 @@ export async function runEmbedding(attempt: EmbeddingAttempt): Promise<Embedding
   const batches = attempt.batches.for(attempt.candidate);
   const open = batches.filter((batch) => batch.result === undefined);
   const failed = new AbortController();
-  const stop = (): void => failed.abort();
-  const forget = call.onStop(stop);
+  call.running = { destroy: () => failed.abort() };
 
   const work = async (slot?: Slot): Promise<void> => {
     try {
@@ -93,7 +92,7 @@ export async function runEmbedding(attempt: EmbeddingAttempt): Promise<Embedding
   try {
     await firstFailure(workers);
   } finally {
-    forget();
+    call.running = undefined;
   }
   const result = joinBatches(batches);
   call.upstreamModel = result.model ?? call.upstreamModel;

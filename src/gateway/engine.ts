@@ -10,7 +10,7 @@ import type { UpstreamClient } from '../upstream/client.ts';
 import type { Admission, Slot } from './admission.ts';
 import { type AttemptProgress, type EventSink, runAttempt } from './attempt.ts';
 import type { Breakers } from './breaker.ts';
-import type { Call } from './call.ts';
+import type { Call, Try } from './call.ts';
 import type { Catalog, CatalogModel } from './catalog.ts';
 import type { Discovery } from './discovery.ts';
 import { EmbeddingBatches, runEmbedding } from './embed.ts';
@@ -37,7 +37,8 @@ const baseModelName = (name: string): string => name.replace(/(?:@[\w.-]+|:\d+)$
 
 /** What a call wants of the routes that are tried for it. */
 interface Work<Adapter, Result> {
-  readonly candidates: readonly Candidate<Adapter>[];
+  /** The routes that can carry it, once its caller may use the model. Asked first, and once. @throws GatewayError */
+  candidates(): Soon<readonly Candidate<Adapter>[]>;
   /** Whether a second try does no harm, once the first was sent. */
   readonly repeatable: boolean;
   /** Whether the client sees the answer as it comes: then nobody may take over from a try that began one. */
@@ -49,6 +50,9 @@ interface Work<Adapter, Result> {
   /** Told which route answered, once it did. */
   readonly onAnswer?: (candidate: Candidate<Adapter>) => void;
 }
+
+/** Nothing is awaited that is there already: each promise less is half a microsecond. */
+type Soon<T> = T | Promise<T>;
 
 export class Engine {
   readonly #deps: EngineDependencies;
@@ -90,76 +94,81 @@ export class Engine {
   }
 
   /** The vectors of all inputs, all made by the same upstream model. @throws GatewayError */
-  async embed(request: EmbeddingRequest, call: Call): Promise<EmbeddingResult> {
+  embed(request: EmbeddingRequest, call: Call): Promise<EmbeddingResult> {
     const { admission, client, config, discovery } = this.#deps;
-    try {
-      const model = this.#knownModel(request.model, 1) ?? (await this.#findModel(request.model, 1));
-      const admitted = call.admit?.(request);
-      if (admitted !== undefined) await admitted;
-      const batches = new EmbeddingBatches(request.input);
-      return await this.#tryRoutes<EmbeddingAdapter, EmbeddingResult>(
-        {
-          candidates: embeddingCandidatesFor(model, request, discovery, config.timeouts),
-          repeatable: true,
-          live: false,
-          run: (candidate, progress) =>
-            runEmbedding({
-              client,
-              call,
-              request,
-              candidate,
-              progress,
-              batches,
-              moreSlots: () => admission.tryAcquire(candidate),
-            }),
-        },
-        call,
-      );
-    } catch (error) {
-      throw noteFailure(call, error);
-    }
+    const batches = new EmbeddingBatches(request.input);
+    const routed = (model: CatalogModel) =>
+      embeddingCandidatesFor(model, request, discovery, config.timeouts);
+    return this.#tryRoutes<EmbeddingAdapter, EmbeddingResult>(
+      {
+        candidates: () => this.#admit(request, call, 1, routed),
+        repeatable: true,
+        live: false,
+        run: (candidate, progress) =>
+          runEmbedding({
+            client,
+            call,
+            request,
+            candidate,
+            progress,
+            batches,
+            moreSlots: () => admission.tryAcquire(candidate),
+          }),
+      },
+      call,
+    );
   }
 
   #generate(request: GenerationRequest, call: Call, sink: undefined): Promise<ChatResult>;
   #generate(request: GenerationRequest, call: Call, sink: EventSink): Promise<undefined>;
-  async #generate(
+  #generate(
     request: GenerationRequest,
     call: Call,
     sink: EventSink | undefined,
   ): Promise<ChatResult | undefined> {
     const { discovery, config, storedChats } = this.#deps;
-    try {
-      const { integrations, previous_response_id } = request.parameters;
-      if (integrations !== undefined) checkIntegrations(integrations, config);
-      // Nothing is awaited that is there already: each promise less is half a microsecond.
-      const model = this.#knownModel(request.model, 0) ?? (await this.#findModel(request.model, 0));
-      const admitted = call.admit?.(request);
-      if (admitted !== undefined) await admitted;
-      const routed = (of: CatalogModel) => candidatesFor(of, request, discovery, config.timeouts);
-      let candidates = routed(model);
-      if (previous_response_id !== undefined) {
-        candidates = routed(await this.#whereStored(model, previous_response_id, call));
-      }
-      return await this.#tryRoutes<ProviderAdapter, ChatResult | undefined>(
-        {
-          candidates,
-          repeatable: !hasSideEffects(request),
-          live: sink !== undefined,
-          run: (candidate, progress) => this.#attempt(candidate, request, call, sink, progress),
-          ...(sink !== undefined && request.includeProgress
-            ? { onPosition: (position: number) => void sink([queuedEvent(position)]) }
-            : {}),
-          onAnswer: (candidate) => {
-            if (call.responseId === undefined) return;
-            const at = { provider: candidate.provider, upstreamModel: candidate.target.model };
-            void storedChats.remember(call.responseId, at, call.caller);
-          },
+    const { integrations, previous_response_id } = request.parameters;
+    const routed = (model: CatalogModel) => candidatesFor(model, request, discovery, config.timeouts);
+    return this.#tryRoutes<ProviderAdapter, ChatResult | undefined>(
+      {
+        candidates: () => {
+          if (integrations !== undefined) checkIntegrations(integrations, config);
+          return this.#admit(request, call, 0, (model) => {
+            const candidates = routed(model);
+            return previous_response_id === undefined
+              ? candidates
+              : this.#whereStored(model, previous_response_id, call).then(routed);
+          });
         },
-        call,
-      );
-    } catch (error) {
-      throw noteFailure(call, error);
-    }
+        repeatable: !hasSideEffects(request),
+        live: sink !== undefined,
+        run: (candidate, progress) => this.#attempt(candidate, request, call, sink, progress),
+        ...(sink !== undefined && request.includeProgress
+          ? { onPosition: (position: number) => void sink([queuedEvent(position)]) }
+          : {}),
+        onAnswer: (candidate) => {
+          if (call.responseId === undefined) return;
+          const at = { provider: candidate.provider, upstreamModel: candidate.target.model };
+          void storedChats.remember(call.responseId, at, call.caller);
+        },
+      },
+      call,
+    );
+  }
+
+  /** The routes of the model that was asked for, once it is known and the call is admitted. @throws GatewayError */
+  #admit<C>(
+    request: GenerationRequest | EmbeddingRequest,
+    call: Call,
+    type: number,
+    routed: (model: CatalogModel) => Soon<C>,
+  ): Soon<C> {
+    const admitted = (model: CatalogModel): Soon<C> => {
+      const waited = call.admit?.(request);
+      return waited === undefined ? routed(model) : waited.then(() => routed(model));
+    };
+    const known = this.#knownModel(request.model, type);
+    return known === undefined ? this.#findModel(request.model, type).then(admitted) : admitted(known);
   }
 
   /** The model with the one route that stores the chat: a follow-up goes only there. @throws GatewayError INVALID_PARAMS */
@@ -175,57 +184,78 @@ export class Engine {
   }
 
   async #tryRoutes<Adapter, Result>(work: Work<Adapter, Result>, call: Call): Promise<Result> {
-    const { breakers, config, log, observer } = this.#deps;
-    let left = work.candidates;
-    let failed: readonly Candidate[] = [];
-    let served500 = false;
-    for (;;) {
-      // The client may have left while the model or its stored chat was looked for.
-      if (call.stopped) call.signal.throwIfAborted();
-      const places = this.#inOrder(preferFresh(left, failed));
-      const { place: candidate, slot } =
-        this.#takePlace(places) ?? (await this.#waitForPlace(places, call, work.onPosition));
-      const progress: AttemptProgress = { sent: false, heard: false, committed: false, status: undefined };
-      const tried = call.startTry(candidate.provider, candidate.target.model);
-      observer.tryStarted(call, tried);
-      let outcome: Outcome<Result>;
-      try {
-        outcome = { value: await work.run(candidate, progress) };
-      } catch (error) {
-        outcome = { error };
+    const { breakers, config, log } = this.#deps;
+    try {
+      const candidates = work.candidates();
+      let left = candidates instanceof Promise ? await candidates : candidates;
+      let failed: readonly Candidate[] = [];
+      let served500 = false;
+      for (;;) {
+        // The client may have left while the model or its stored chat was looked for.
+        if (call.stopped) call.signal.throwIfAborted();
+        const places = this.#inOrder(preferFresh(left, failed));
+        const admitted = this.#takePlace(places) ?? (await this.#waitForPlace(places, call, work.onPosition));
+        const candidate = admitted.place;
+        const progress: AttemptProgress = { sent: false, heard: false, committed: false, status: undefined };
+        const tried = this.#startTry(candidate, call);
+        let outcome: Outcome<Result>;
+        try {
+          outcome = { value: await work.run(candidate, progress) };
+        } catch (error) {
+          outcome = { error };
+        }
+        this.#endTry(tried, admitted, progress, outcome, call);
+        if ('value' in outcome) {
+          work.onAnswer?.(candidate);
+          return outcome.value;
+        }
+        const { error } = outcome;
+        if (call.stopped) throw error;
+        breakers.report(candidate.provider, error);
+        const unsafe = (work.live && progress.committed) || (progress.sent && !work.repeatable);
+        const streamOnly = this.#learnStreamOnly(error, candidate);
+        const verdict: Verdict = unsafe ? 'stop' : streamOnly ? 'again' : judge(error, served500);
+        served500 ||= error instanceof GatewayError && error.upstreamStatus === 500;
+        left = remaining(left, candidate, verdict);
+        // Learning how a model must be asked is not a retry.
+        if (left.length === 0 || (!streamOnly && call.attempts > config.maxRetries)) throw error;
+        log.warn(
+          { requestId: call.requestId, provider: candidate.provider, verdict, err: error },
+          'a try failed, another follows',
+        );
+        if (streamOnly) continue;
+        failed = [...failed, candidate];
+        if (left.every((other) => failed.includes(other)))
+          await this.#backOff(error, call, candidate.timeouts.totalMs);
       }
-      tried.endedMs = call.elapsedMs;
-      tried.upstreamStatus = progress.status;
-      if ('error' in outcome && outcome.error instanceof GatewayError) tried.error = outcome.error;
-      observer.tryEnded(call, tried);
-      // LM Studio reads a prompt to its end before it notices that it was left.
-      const unnoticed = progress.sent && !progress.heard && wasLeft(outcome, call);
-      slot.release(unnoticed ? candidate.route.provider.abortGraceMs : 0);
-      if ('value' in outcome) {
-        breakers.report(candidate.provider, undefined);
-        work.onAnswer?.(candidate);
-        this.#compareModels(candidate, call);
-        return outcome.value;
-      }
-      const { error } = outcome;
-      if (call.stopped) throw error;
-      breakers.report(candidate.provider, error);
-      const unsafe = (work.live && progress.committed) || (progress.sent && !work.repeatable);
-      const streamOnly = this.#learnStreamOnly(error, candidate);
-      const verdict: Verdict = unsafe ? 'stop' : streamOnly ? 'again' : judge(error, served500);
-      served500 ||= error instanceof GatewayError && error.upstreamStatus === 500;
-      left = remaining(left, candidate, verdict);
-      // Learning how a model must be asked is not a retry.
-      if (left.length === 0 || (!streamOnly && call.attempts > config.maxRetries)) throw error;
-      log.warn(
-        { requestId: call.requestId, provider: candidate.provider, verdict, err: error },
-        'a try failed, another follows',
-      );
-      if (streamOnly) continue;
-      failed = [...failed, candidate];
-      if (left.every((other) => failed.includes(other)))
-        await this.#backOff(error, call, candidate.timeouts.totalMs);
+    } catch (error) {
+      throw noteFailure(call, error);
     }
+  }
+
+  #startTry(candidate: Candidate, call: Call): Try {
+    const tried = call.startTry(candidate.provider, candidate.target.model);
+    this.#deps.observer.tryStarted(call, tried);
+    return tried;
+  }
+
+  #endTry(
+    tried: Try,
+    { place: candidate, slot }: Admitted<Candidate>,
+    progress: AttemptProgress,
+    outcome: Outcome<unknown>,
+    call: Call,
+  ): void {
+    tried.endedMs = call.elapsedMs;
+    tried.upstreamStatus = progress.status;
+    if ('error' in outcome && outcome.error instanceof GatewayError) tried.error = outcome.error;
+    this.#deps.observer.tryEnded(call, tried);
+    // LM Studio reads a prompt to its end before it notices that it was left.
+    const unnoticed = progress.sent && !progress.heard && wasLeft(outcome, call);
+    slot.release(unnoticed ? candidate.route.provider.abortGraceMs : 0);
+    if ('error' in outcome) return;
+    this.#deps.breakers.report(candidate.provider, undefined);
+    this.#compareModels(candidate, call);
   }
 
   /** The candidates in the order in which they are to be tried. Behind an open breaker nothing is, unless there is nothing else. */
@@ -281,13 +311,13 @@ export class Engine {
       {
         client: this.#deps.client,
         call,
-        request,
         baseUrl: candidate.route.provider.baseUrl,
         target: streamOnly ? { ...candidate.target, streamOnly } : candidate.target,
         adapter: candidate.adapter,
         timeouts: candidate.timeouts,
         progress,
       },
+      request,
       sink,
     );
   }

@@ -53,6 +53,7 @@ export class StreamLimits {
   content(): void {
     this.#answering = true;
     clearTimeout(this.#first);
+    this.#first = undefined;
   }
 
   /** The reader holds the upstream back: its silence is not the upstream's. */

@@ -13,6 +13,13 @@ export interface GenerationDependencies {
   readonly streamOptions: StreamOptions;
 }
 
+/** The body of a request, which keeps it no longer: the answer may stream for hours. */
+export function takeBody<Body>(request: { body: Body }): Body {
+  const { body } = request;
+  (request as { body: unknown }).body = undefined;
+  return body;
+}
+
 /** What a dialect makes of an answer. */
 export interface AnswerDialect {
   /** The body of a plain answer. */
@@ -20,19 +27,25 @@ export interface AnswerDialect {
   encoder(stream: EventStream): StreamEncoder;
 }
 
-/** @throws GatewayError as long as no headers were sent */
-export async function answerGeneration(
+/**
+ * Resolves when the answer is written. No async function: its frame would keep the request for as long as the answer streams.
+ * @throws GatewayError as long as no headers were sent
+ */
+export function answerGeneration(
   request: GenerationRequest,
   call: Call,
   reply: FastifyReply,
   dialect: AnswerDialect,
   { engine, streamOptions }: GenerationDependencies,
-): Promise<FastifyReply> {
+): Promise<void> {
   call.model = request.model;
   call.user = request.user;
   call.stream = request.stream;
-  if (!request.stream) {
-    const result = await engine.complete(request, call);
+  if (request.stream) {
+    const stream = new EventStream(reply, call, streamOptions);
+    return stream.follow(engine.stream(request, call, stream.begin(dialect.encoder(stream))));
+  }
+  return engine.complete(request, call).then((result) => {
     const body = JSON.stringify(dialect.encodeResult(result));
     startResponse(reply, {
       'content-type': 'application/json; charset=utf-8',
@@ -40,9 +53,5 @@ export async function answerGeneration(
       ...routeHeaders(call, true),
     });
     reply.raw.end(body);
-    return reply;
-  }
-  const stream = new EventStream(reply, call, streamOptions);
-  await stream.run(dialect.encoder(stream), (sink) => engine.stream(request, call, sink));
-  return reply;
+  });
 }

@@ -6,7 +6,7 @@ import { isContent } from '../chat/events.ts';
 import type { StreamEncoder } from '../facades/encoder.ts';
 import type { EventSink } from '../gateway/attempt.ts';
 import type { Call } from '../gateway/call.ts';
-import { routeHeaders, startResponse } from './headers.ts';
+import { routeHeaders, startStream } from './headers.ts';
 
 export interface StreamOptions {
   /** How long the first content may keep the headers back. Milliseconds; 0 = as long as it takes. */
@@ -45,19 +45,25 @@ export class EventStream {
     return this.#early;
   }
 
-  /**
-   * Runs a stream to its end. Before the headers left it throws what `produce` throws, for an ordinary HTTP error; from
-   * then on every failure becomes the encoder's last bytes.
-   */
-  async run(encoder: StreamEncoder, produce: (sink: EventSink) => Promise<void>): Promise<void> {
+  /** Begins: what the sink is given is written as this encoder says. */
+  begin(encoder: StreamEncoder): EventSink {
     this.#encoder = encoder;
     if (this.#options.commitMs > 0) {
       this.#commitTimer = setTimeout(() => this.#commitEarly(), this.#options.commitMs);
     }
+    return (events) => this.#push(events);
+  }
+
+  /**
+   * Ends when what feeds the sink has ended. Before the headers left it throws what that threw, for an ordinary HTTP error; from
+   * then on every failure becomes the encoder's last bytes.
+   */
+  async follow(produced: Promise<void>): Promise<void> {
     try {
-      await produce((events) => this.#push(events));
+      await produced;
     } catch (error) {
-      if (!this.#committed) throw error;
+      const encoder = this.#encoder;
+      if (!this.#committed || encoder === undefined) throw error;
       this.#end(encoder.fail(error instanceof GatewayError ? error : new GatewayError('INTERNAL_ERROR')));
       if (!(error instanceof GatewayError) && !this.#call.stopped) {
         this.#reply.log.error({ requestId: this.#call.requestId, err: error }, 'stream failed');
@@ -88,9 +94,10 @@ export class EventStream {
   /** Sends status and headers. */
   #commit(early: boolean): void {
     clearTimeout(this.#commitTimer);
+    this.#commitTimer = undefined;
     this.#committed = true;
     this.#early = early;
-    startResponse(this.#reply, {
+    startStream(this.#reply, {
       'content-type': 'text/event-stream; charset=utf-8',
       'cache-control': 'no-cache, no-transform',
       'x-accel-buffering': 'no',

@@ -53,8 +53,9 @@ function joined(chunks: readonly Buffer[]): Buffer {
 /** One request and its answer. The caller ends it: by reading to the end, `release()` or `destroy()`. */
 export class Exchange implements Dispatcher.DispatchHandler {
   readonly head: Promise<ResponseHead>;
-  #resolveHead!: (head: ResponseHead) => void;
-  #rejectHead!: (error: TransportError) => void;
+  /** Undefined once it is settled. */
+  #resolveHead: ((head: ResponseHead) => void) | undefined;
+  #rejectHead: ((error: TransportError) => void) | undefined;
   #controller: Dispatcher.DispatchController | undefined;
   #connectTimer: NodeJS.Timeout | undefined;
   #lingerTimer: NodeJS.Timeout | undefined;
@@ -167,13 +168,19 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#state === 'ended' || this.#state === 'failed') return;
     this.#state = 'failed';
     this.#failure = error;
-    clearTimeout(this.#connectTimer);
+    this.#connected();
     clearTimeout(this.#lingerTimer);
     this.#controller?.abort(error);
     // A caller that gave up before the head does not wait for it any more.
     this.head.catch(ignore);
-    this.#rejectHead(error);
+    this.#rejectHead?.(error);
     this.#rejectBody?.(error);
+  }
+
+  /** Thousands may stream at once: what only the beginning needs is let go. */
+  #connected(): void {
+    clearTimeout(this.#connectTimer);
+    this.#connectTimer = undefined;
   }
 
   /** Hands on what came in this turn as one chunk, and holds the connection back if the reader is behind. */
@@ -195,14 +202,14 @@ export class Exchange implements Dispatcher.DispatchHandler {
   };
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
-    clearTimeout(this.#connectTimer);
+    this.#connected();
     this.#controller = controller;
     if (this.#state === 'failed') controller.abort(this.#failure ?? new TransportError('aborted', false));
     else this.#state = 'sent';
   }
 
   onResponseStart(
-    _controller: Dispatcher.DispatchController,
+    controller: Dispatcher.DispatchController,
     statusCode: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
@@ -211,12 +218,16 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#status = statusCode;
     const contentType = headerValue(headers['content-type']);
     const parametersAt = contentType.indexOf(';');
-    this.#resolveHead({
+    // Slices of the first read of the socket, which they would keep.
+    controller.rawHeaders = null;
+    this.#resolveHead?.({
       status: statusCode,
       contentType: (parametersAt < 0 ? contentType : contentType.slice(0, parametersAt)).trim().toLowerCase(),
       retryAfterSeconds: parseRetryAfter(headerValue(headers['retry-after']), Date.now()),
       headers,
     });
+    this.#resolveHead = undefined;
+    this.#rejectHead = undefined;
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {

@@ -22,12 +22,14 @@ async function serve(pieces: number, bytes: number): Promise<{ client: Client; c
   app.get('/', async (_request, reply) => {
     const stream = new EventStream(reply, call, { commitMs: 0, heartbeatMs: 20, stallMs });
     const events: ChatEvent[] = [{ type: 'text', text: 'x'.repeat(bytes) }];
-    await stream.run(new UnifiedEncoder(() => undefined), async (sink) => {
+    const sink = stream.begin(new UnifiedEncoder(() => undefined));
+    const produce = async (): Promise<void> => {
       for (let sent = 1; sent < pieces && !call.signal.aborted; sent += 1) await sink(events);
       // Nothing waits for the last of an answer to be taken: the call is over.
       void sink([...events, { type: 'finish', reason: 'stop', raw: null }]);
       call.end('stop');
-    });
+    };
+    await stream.follow(produce());
     return reply;
   });
   await app.listen({ host: '127.0.0.1', port: 0 });

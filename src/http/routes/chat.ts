@@ -12,7 +12,7 @@ import {
   UnifiedEncoder,
 } from '../../facades/unified.ts';
 import type { Call } from '../../gateway/call.ts';
-import { answerGeneration, type GenerationDependencies } from '../generation.ts';
+import { answerGeneration, type GenerationDependencies, takeBody } from '../generation.ts';
 import { callOf } from '../plugins/calls.ts';
 import { chatDescription, completionDescription } from './descriptions.ts';
 
@@ -21,7 +21,7 @@ function answerUnified(
   call: Call,
   reply: FastifyReply,
   deps: GenerationDependencies,
-): Promise<FastifyReply> {
+): Promise<void> {
   const dialect = {
     encodeResult: (result: Parameters<typeof encodeResult>[0]) => envelope(encodeResult(result)),
     encoder: (stream: { readonly early: boolean }) =>
@@ -39,7 +39,7 @@ export function registerChat(app: FastifyInstance, deps: GenerationDependencies)
   routes.post(
     '/api/llm/chat',
     { config: { endpoint: '/api/llm/chat' }, schema: { ...chatDescription, body: chatBody } },
-    (request, reply) => answerUnified(readChatRequest(request.body), callOf(request), reply, deps),
+    (request, reply) => answerUnified(readChatRequest(takeBody(request)), callOf(request), reply, deps),
   );
   routes.post(
     '/api/llm/completions',
@@ -47,7 +47,6 @@ export function registerChat(app: FastifyInstance, deps: GenerationDependencies)
       config: { endpoint: '/api/llm/completions' },
       schema: { ...completionDescription, body: completionBody },
     },
-    async (request, reply) =>
-      answerUnified(readCompletionRequest(request.body), callOf(request), reply, deps),
+    (request, reply) => answerUnified(readCompletionRequest(takeBody(request)), callOf(request), reply, deps),
   );
 }

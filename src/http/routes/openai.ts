@@ -25,7 +25,7 @@ import type { Call } from '../../gateway/call.ts';
 import type { Catalog, CatalogModel } from '../../gateway/catalog.ts';
 import type { Discovery } from '../../gateway/discovery.ts';
 import { mayUse } from '../../gateway/keys.ts';
-import { answerGeneration, type GenerationDependencies } from '../generation.ts';
+import { answerGeneration, type GenerationDependencies, takeBody } from '../generation.ts';
 import { callOf } from '../plugins/calls.ts';
 import { describeModel } from './models.ts';
 import {
@@ -50,13 +50,13 @@ interface Kind {
 const chatKind: Kind = { idPrefix: 'chatcmpl-', encode: encodeChatCompletion, choices: chatChoices };
 const textKind: Kind = { idPrefix: 'cmpl-', encode: encodeTextCompletion, choices: () => textChoices };
 
-async function answerOpenAI(
+function answerOpenAI(
   { request, includeUsage, fieldNames }: Incoming<GenerationRequest>,
   kind: Kind,
   call: Call,
   reply: FastifyReply,
   deps: GenerationDependencies,
-): Promise<FastifyReply> {
+): Promise<void> {
   const identity = {
     id: kind.idPrefix + randomUUID().replaceAll('-', ''),
     created: Math.floor(call.startedAt / 1000),
@@ -67,11 +67,9 @@ async function answerOpenAI(
     encodeResult: (result: ChatResult) => kind.encode(result, identity, model()),
     encoder: () => new OpenAIEncoder(kind.choices(), { identity, model, includeUsage, explain }),
   };
-  try {
-    return await answerGeneration(request, call, reply, dialect, deps);
-  } catch (error) {
+  return answerGeneration(request, call, reply, dialect, deps).catch((error: unknown) => {
     throw error instanceof GatewayError ? explain(error) : error;
-  }
+  });
 }
 
 /** A model as it stands now: loaded where one of its routes has it loaded, with the length that it was loaded with. */
@@ -142,8 +140,8 @@ export function registerOpenAI(app: FastifyInstance, deps: OpenAIDependencies): 
       config: { endpoint: '/v1/chat/completions' },
       schema: { ...chatCompletionDescription, body: chatCompletionBody },
     },
-    async (request, reply) =>
-      answerOpenAI(readChatCompletion(request.body), chatKind, callOf(request), reply, deps),
+    (request, reply) =>
+      answerOpenAI(readChatCompletion(takeBody(request)), chatKind, callOf(request), reply, deps),
   );
   routes.post(
     '/v1/completions',
@@ -151,8 +149,8 @@ export function registerOpenAI(app: FastifyInstance, deps: OpenAIDependencies): 
       config: { endpoint: '/v1/completions' },
       schema: { ...openaiCompletionDescription, body: completionBody },
     },
-    async (request, reply) =>
-      answerOpenAI(readCompletion(request.body), textKind, callOf(request), reply, deps),
+    (request, reply) =>
+      answerOpenAI(readCompletion(takeBody(request)), textKind, callOf(request), reply, deps),
   );
   registerModels(app, deps);
   registerResponses(app);
