@@ -26,6 +26,8 @@ export interface Attempt {
   readonly timeouts: Timeouts;
   /** What became of it as far as retries are concerned. */
   readonly progress: AttemptProgress;
+  /** Told when a part of the answer came. */
+  readonly onCommit: (() => void) | undefined;
 }
 
 export interface AttemptProgress {
@@ -352,6 +354,7 @@ class StreamAttempt {
       case 'tool-calls':
         if (!progress.committed) {
           progress.committed = true;
+          this.#attempt.onCommit?.();
           call.firstTokenMs ??= call.elapsedMs;
           this.#limits.content();
         }

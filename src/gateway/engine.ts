@@ -54,6 +54,24 @@ interface Work<Adapter, Result> {
 /** Nothing is awaited that is there already: each promise less is half a microsecond. */
 type Soon<T> = T | Promise<T>;
 
+/** What is needed until it is given up. */
+class Kept<T> {
+  #value: T | undefined;
+
+  constructor(value: T) {
+    this.#value = value;
+  }
+
+  get value(): T {
+    if (this.#value === undefined) throw new Error('used after it was given up');
+    return this.#value;
+  }
+
+  giveUp(): void {
+    this.#value = undefined;
+  }
+}
+
 export class Engine {
   readonly #deps: EngineDependencies;
   /** Upstream models that refused a call without streaming. Bounded by the catalog's routes. */
@@ -128,12 +146,14 @@ export class Engine {
   ): Promise<ChatResult | undefined> {
     const { discovery, config, storedChats } = this.#deps;
     const { integrations, previous_response_id } = request.parameters;
-    const routed = (model: CatalogModel) => candidatesFor(model, request, discovery, config.timeouts);
+    // A prompt may be long, and its answer may stream for an hour: the request is kept only as long as a try may follow.
+    const kept = new Kept(request);
+    const routed = (model: CatalogModel) => candidatesFor(model, kept.value, discovery, config.timeouts);
     return this.#tryRoutes<ProviderAdapter, ChatResult | undefined>(
       {
         candidates: () => {
           if (integrations !== undefined) checkIntegrations(integrations, config);
-          return this.#admit(request, call, 0, (model) => {
+          return this.#admit(kept.value, call, 0, (model) => {
             const candidates = routed(model);
             return previous_response_id === undefined
               ? candidates
@@ -142,7 +162,7 @@ export class Engine {
         },
         repeatable: !hasSideEffects(request),
         live: sink !== undefined,
-        run: (candidate, progress) => this.#attempt(candidate, request, call, sink, progress),
+        run: (candidate, progress) => this.#attempt(candidate, kept, call, sink, progress),
         ...(sink !== undefined && request.includeProgress
           ? { onPosition: (position: number) => void sink([queuedEvent(position)]) }
           : {}),
@@ -301,7 +321,7 @@ export class Engine {
 
   #attempt(
     candidate: Candidate<ProviderAdapter>,
-    request: GenerationRequest,
+    kept: Kept<GenerationRequest>,
     call: Call,
     sink: EventSink | undefined,
     progress: AttemptProgress,
@@ -316,8 +336,9 @@ export class Engine {
         adapter: candidate.adapter,
         timeouts: candidate.timeouts,
         progress,
+        onCommit: sink === undefined ? undefined : () => kept.giveUp(),
       },
-      request,
+      kept.value,
       sink,
     );
   }
