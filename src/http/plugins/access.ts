@@ -1,7 +1,6 @@
 /** Who may ask: Host and Origin rules, CORS and keys, in this order, before anything of a request is read. */
 import { timingSafeEqual } from 'node:crypto';
 import { isIP } from 'node:net';
-import cors from '@fastify/cors';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import { GatewayError } from '../../chat/errors.ts';
@@ -9,6 +8,7 @@ import { type Config, isLoopbackHost } from '../../config.ts';
 import type { Caller } from '../../gateway/call.ts';
 import { callerIdOf, type GatewayKey, hashKey, type KeyRing, prefixLength } from '../../gateway/keys.ts';
 import { reportRefusal } from '../audit.ts';
+import { registerCors } from './cors.ts';
 
 /** Who may call a route: anyone, whoever has a key, or the administrator. */
 export type Access = 'open' | 'key' | 'admin';
@@ -92,6 +92,15 @@ function presentedKey(request: FastifyRequest): string {
 const prefixOf = (presented: string): string | undefined =>
   /^sk-gw-[\w-]{43}$/.test(presented) ? presented.slice(0, prefixLength) : undefined;
 
+/** What a presented key is, as far as its characters tell. */
+interface Credential {
+  readonly hash: string;
+  readonly isAdmin: boolean;
+}
+
+/** Accepted keys whose hashes are kept at hand. */
+const mostRemembered = 1000;
+
 const callerOf = (key: GatewayKey, address: string): Caller => ({
   id: callerIdOf(key.id),
   address,
@@ -127,8 +136,16 @@ function createKeyRefusal(): (request: FastifyRequest, presented: string, state:
 export async function registerAccess(app: FastifyInstance, config: Config, keys: KeyRing): Promise<void> {
   const adminHash =
     config.adminKey === undefined ? undefined : Buffer.from(hashKey(config.adminKey.reveal()));
-  const isAdminKey = (hash: string): boolean =>
-    adminHash !== undefined && timingSafeEqual(Buffer.from(hash), adminHash);
+  const credentialOf = (presented: string): Credential => {
+    const hash = hashKey(presented);
+    return { hash, isAdmin: adminHash !== undefined && timingSafeEqual(Buffer.from(hash), adminHash) };
+  };
+  /** Of keys that were accepted, since hashing takes 5 us a request; of wrong keys nothing is kept. */
+  const accepted = new Map<string, Credential>();
+  const remember = (presented: string, credential: Credential): void => {
+    if (accepted.size >= mostRemembered) accepted.clear();
+    accepted.set(presented, credential);
+  };
   const refuseKey = createKeyRefusal();
 
   app.decorateRequest('caller', undefined);
@@ -148,29 +165,25 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
     done();
   });
 
-  await app.register(cors, {
-    // The gateway's own pages need no such header.
-    origin: (origin, callback) =>
-      callback(null, origin !== undefined && isAllowedOrigin(origin, undefined, config)),
-    methods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
-    exposedHeaders,
-    // An OPTIONS without the method that it asks for would get a bare text instead of an answer of ours.
-    strictPreflight: false,
-    maxAge: 600,
-  });
+  // The gateway's own pages need no such header.
+  registerCors(app, exposedHeaders, (origin) => isAllowedOrigin(origin, undefined, config));
 
   /** Lets the request in, at once for a good key, or throws. */
   const decide = (request: FastifyRequest): Promise<never> | undefined => {
     const access = request.route?.access ?? 'key';
     const address = request.ip;
     const presented = presentedKey(request);
-    const hash = presented === '' ? undefined : hashKey(presented);
-    if (hash !== undefined && isAdminKey(hash)) {
+    const remembered = accepted.get(presented);
+    const credential = remembered ?? (presented === '' ? undefined : credentialOf(presented));
+    const found = credential === undefined || credential.isAdmin ? undefined : keys.find(credential.hash);
+    const key = found?.state === 'good' ? found.key : undefined;
+    if (remembered === undefined && credential !== undefined && (credential.isAdmin || key !== undefined)) {
+      remember(presented, credential);
+    }
+    if (credential?.isAdmin === true) {
       request.caller = { id: 'admin', address, keyPrefix: 'ADMIN_API_KEY' };
       return undefined;
     }
-    const found = hash === undefined ? undefined : keys.find(hash);
-    const key = found?.state === 'good' ? found.key : undefined;
     if (key !== undefined) request.caller = callerOf(key, address);
     if (access === 'open') return undefined;
     if (!config.auth) {
