@@ -236,19 +236,46 @@ export type GivenParameters = {
   readonly top_logprobs?: number | null | undefined;
 };
 
+/** Parameters whose worth depends on their form or on each other. */
+const judgedApart: ReadonlySet<string> = new Set([
+  'stop',
+  'tools',
+  'tool_choice',
+  'parallel_tool_calls',
+  'logprobs',
+  'top_logprobs',
+] satisfies (keyof GivenParameters)[]);
+
+/** Whether a parameter that is given asks for what happens anyway. */
+function changesNothing(name: string, given: GivenParameters): boolean {
+  switch (name) {
+    case 'presence_penalty':
+      return given.presence_penalty === 0;
+    case 'frequency_penalty':
+      return given.frequency_penalty === 0;
+    case 'logit_bias':
+      return Object.keys(given.logit_bias ?? {}).length === 0;
+    case 'integrations':
+      return given.integrations?.length === 0;
+    case 'response_format':
+      return given.response_format?.type === 'text';
+    case 'store':
+      return given.store === false;
+    default:
+      return false;
+  }
+}
+
 /** Drops what is null and what changes nothing, so that what is left is what an upstream must honour. */
 export function effectiveParameters(given: GivenParameters): Parameters {
-  const { stop, tools, tool_choice, parallel_tool_calls, logprobs, top_logprobs, ...rest } = given;
+  const { stop, tools, tool_choice, parallel_tool_calls, logprobs, top_logprobs } = given;
   const kept: Record<string, unknown> = {};
-  for (const [key, value] of Object.entries(rest)) {
-    if (value !== null && value !== undefined) kept[key] = value;
+  // Most facades name all parameters, and most calls give none.
+  for (const name of Object.keys(given) as (keyof GivenParameters)[]) {
+    const value = given[name];
+    if (value === null || value === undefined || judgedApart.has(name)) continue;
+    if (!changesNothing(name, given)) kept[name] = value;
   }
-  if (kept['presence_penalty'] === 0) delete kept['presence_penalty'];
-  if (kept['frequency_penalty'] === 0) delete kept['frequency_penalty'];
-  if (given.logit_bias && Object.keys(given.logit_bias).length === 0) delete kept['logit_bias'];
-  if (given.integrations?.length === 0) delete kept['integrations'];
-  if (given.response_format?.type === 'text') delete kept['response_format'];
-  if (given.store === false) delete kept['store'];
   const stops = typeof stop === 'string' ? [stop] : (stop ?? []);
   if (stops.length > 0) kept['stop'] = stops;
   const hasTools = tools !== null && tools !== undefined && tools.length > 0;
