@@ -96,7 +96,7 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
   // text/plain would reach a handler as a bare string.
   http.removeContentTypeParser(['text/plain', 'application/json']);
   const parseJson = http.getDefaultJsonParser('error', 'error');
-  http.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) =>
+  http.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) =>
     atEndOfTurn(() => parseJson(request, body.toString(), done)),
   );
   http.setValidatorCompiler<z.ZodType>(({ schema }) => {

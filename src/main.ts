@@ -14,7 +14,7 @@ import { type Config, ConfigError, loadConfig, loadDotEnv } from './config.ts';
 import { Admission } from './gateway/admission.ts';
 import { Allowances } from './gateway/allowances.ts';
 import { Breakers } from './gateway/breaker.ts';
-import { callLine } from './gateway/call-log.ts';
+import { callLines } from './gateway/call-log.ts';
 import { Catalog } from './gateway/catalog.ts';
 import { Discovery } from './gateway/discovery.ts';
 import { Engine } from './gateway/engine.ts';
@@ -140,7 +140,7 @@ export async function serve(
       : await startTraces({ endpoint: config.otlpEndpoint, catalog, log });
   const callLog = {
     callsEnded(ended: readonly EndedCall[]): void {
-      if (log.isLevelEnabled('info')) lines.write(ended.map(callLine).join(''));
+      if (log.isLevelEnabled('info')) lines.write(callLines(ended));
     },
   };
   const observer = joinObservers([meter, metrics, callLog, ...(traces === undefined ? [] : [traces])]);

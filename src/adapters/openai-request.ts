@@ -46,6 +46,8 @@ export function wireResponseFormat(format: ResponseFormat): Json {
 /** The named parameters that the caller set, under the names that the unified API shares with this wire. */
 export function pick(parameters: Parameters, names: Iterable<ParameterName>): Json {
   const picked: Json = {};
+  // Most calls set none.
+  if (Object.keys(parameters).length === 0) return picked;
   for (const name of names) if (parameters[name] !== undefined) picked[name] = parameters[name];
   return picked;
 }
@@ -110,14 +112,14 @@ export interface PlacedImage {
 export function imagesOf(request: GenerationRequest): readonly PlacedImage[] {
   const images: PlacedImage[] = [];
   if (request.kind !== 'chat') return images;
-  for (const [i, { content }] of request.messages.entries()) {
-    if (!Array.isArray(content)) continue;
-    for (const [j, part] of content.entries()) {
+  request.messages.forEach(({ content }, i) => {
+    if (!Array.isArray(content)) return;
+    content.forEach((part, j) => {
       if (part.type === 'image_url') {
         images.push({ where: `messages[${i}].content[${j}]`, url: part.image_url.url });
       }
-    }
-  }
+    });
+  });
   return images;
 }
 

@@ -72,8 +72,9 @@ function unifiedUsage(wire: WireUsage | undefined): Usage | undefined {
   const { promptTokens: input, totalTokens: total } = wire;
   const output = wire.completionTokens ?? (total === undefined ? undefined : total - (input ?? 0));
   if (input === undefined && output === undefined) return undefined;
-  const counted = { input_tokens: input ?? 0, output_tokens: output ?? 0 };
-  return { ...counted, total_tokens: total ?? counted.input_tokens + counted.output_tokens };
+  const input_tokens = input ?? 0;
+  const output_tokens = output ?? 0;
+  return { input_tokens, output_tokens, total_tokens: total ?? input_tokens + output_tokens };
 }
 
 /** LM Studio's names on v0, where the unified API has its own. */
@@ -84,7 +85,8 @@ const statNames: ReadonlyMap<string, string> = new Map([
 
 function readStats({ stats = {}, usage }: WireAnswer): Stats | undefined {
   const found: Record<string, number | string> = {};
-  for (const [key, value] of Object.entries(stats)) {
+  for (const key of Object.keys(stats)) {
+    const value = stats[key];
     if (typeof value === 'number') found[statNames.get(key) ?? key] = value;
     else if (key === 'stop_reason' && typeof value === 'string') found[key] = value;
   }
@@ -162,7 +164,7 @@ class Reading {
     events.push(...this.#content(answer));
     this.#usage = unifiedUsage(answer.usage) ?? this.#usage;
     const more = readStats(answer);
-    if (more !== undefined) this.#stats = { ...this.#stats, ...more };
+    if (more !== undefined) this.#stats = this.#stats === undefined ? more : { ...this.#stats, ...more };
     const word = answer.choices?.[0]?.finishReason;
     // Native DashScope says "null" while it generates, and that leaks into its compatible mode.
     if (this.#raw === null && word && word !== 'null') this.#raw = word;

@@ -1,6 +1,7 @@
 /** The one log line of a call. Holds no prompt, no answer and no key. */
 import { type GatewayError, sanitizeWords } from '../chat/errors.ts';
-import { shortName } from './call.ts';
+import { type Call, shortName } from './call.ts';
+import { isoTime } from './iso-time.ts';
 import type { EndedCall } from './observer.ts';
 
 /** What lies behind an error: it may quote an upstream, a library or the network. */
@@ -17,18 +18,42 @@ const text = (name: string, value: string | undefined): string =>
 const count = (name: string, value: number | undefined): string =>
   value === undefined || !Number.isFinite(value) ? '' : `,"${name}":${Math.round(value)}`;
 
-/** The line, at level info, as pino would write it, at a quarter of the cost. */
-export function callLine({ call, status }: EndedCall): string {
+const namesOf = ({ endpoint, caller, model, provider, upstreamModel, stream }: Call): string =>
+  text('endpoint', endpoint) +
+  text('key', caller.keyPrefix) +
+  text('model', shortName(model)) +
+  text('provider', provider) +
+  text('upstreamModel', upstreamModel === undefined ? undefined : shortName(upstreamModel)) +
+  `,"stream":${stream}`;
+
+const haveSameNames = (one: Call, other: Call): boolean =>
+  one.model === other.model &&
+  one.caller.keyPrefix === other.caller.keyPrefix &&
+  one.upstreamModel === other.upstreamModel &&
+  one.endpoint === other.endpoint &&
+  one.provider === other.provider &&
+  one.stream === other.stream;
+
+/** The lines, at level info, as pino would write them, at a tenth of the cost. Calls in a row differ in little but numbers. */
+export function callLines(ended: readonly EndedCall[]): string {
+  const time = isoTime(Date.now());
+  let lines = '';
+  let before: Call | undefined;
+  let names = '';
+  for (const { call, status } of ended) {
+    if (before === undefined || !haveSameNames(call, before)) names = namesOf(call);
+    before = call;
+    lines += lineOf(call, status, time, names);
+  }
+  return lines;
+}
+
+function lineOf(call: Call, status: number, time: string, names: string): string {
   const { error, usage } = call;
   return (
-    `{"level":"info","time":"${new Date().toISOString()}"` +
+    `{"level":"info","time":"${time}"` +
     text('requestId', call.requestId) +
-    text('endpoint', call.endpoint) +
-    text('key', call.caller.keyPrefix) +
-    text('model', shortName(call.model)) +
-    text('provider', call.provider) +
-    text('upstreamModel', call.upstreamModel === undefined ? undefined : shortName(call.upstreamModel)) +
-    `,"stream":${call.stream}` +
+    names +
     text('ending', call.ending) +
     count('status', status) +
     text('error', error?.code) +

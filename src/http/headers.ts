@@ -4,8 +4,11 @@ import type { Socket } from 'node:net';
 import type { FastifyReply } from 'fastify';
 import type { Call } from '../gateway/call.ts';
 
+const plain = /^[\x20-\x7e]*$/;
+
 /** Node refuses header values beyond Latin-1; model names may be in any script. */
 function headerSafe(value: string): string {
+  if (plain.test(value)) return value;
   return value.toWellFormed().replace(/[^\x20-\x7e]/gu, (character) => encodeURIComponent(character));
 }
 
@@ -15,8 +18,7 @@ function headerSafe(value: string): string {
  */
 export function startResponse(reply: FastifyReply, headers: OutgoingHttpHeaders): void {
   reply.hijack();
-  const all: OutgoingHttpHeaders = {};
-  reply.raw.writeHead(200, Object.assign(all, reply.getHeaders(), headers));
+  reply.raw.writeHead(200, Object.assign(reply.getHeaders(), headers));
 }
 
 /**
@@ -36,14 +38,11 @@ const uncork = (socket: Socket): void => socket.uncork();
 
 /** The headers that tell who answered. @param answered whether the route that answers is known, and not only the title that was asked for */
 export function routeHeaders(call: Call, answered: boolean): Record<string, string> {
-  return {
-    'x-gateway-requested-model': headerSafe(call.model),
-    ...(answered && call.provider !== undefined
-      ? {
-          'x-gateway-provider': call.provider,
-          'x-gateway-model': headerSafe(call.upstreamModel ?? ''),
-          'x-gateway-attempts': String(call.attempts),
-        }
-      : {}),
-  };
+  const headers: Record<string, string> = { 'x-gateway-requested-model': headerSafe(call.model) };
+  if (answered && call.provider !== undefined) {
+    headers['x-gateway-provider'] = call.provider;
+    headers['x-gateway-model'] = headerSafe(call.upstreamModel ?? '');
+    headers['x-gateway-attempts'] = String(call.attempts);
+  }
+  return headers;
 }

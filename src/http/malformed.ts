@@ -9,14 +9,20 @@ const lingerMs = 1000;
 /** What is still being answered. */
 type Responses = ServerResponse<IncomingMessage>[];
 
-/** What each connection is about; a client may send requests faster than it reads answers. */
-const connections = new WeakMap<Socket, Responses>();
+/** Where a connection has what it is about; a client may send requests faster than it reads answers. */
+const responses = Symbol('responses');
 const doomed = new WeakSet<Socket>();
+
+declare module 'node:net' {
+  interface Socket {
+    [responses]?: Responses;
+  }
+}
 
 /** What the requests on a new connection will be. */
 function watchConnection(socket: Socket): Responses {
   const open: Responses = [];
-  connections.set(socket, open);
+  socket[responses] = open;
   // Node tells its end only to the response that is being sent, not to those that wait behind it for their turn.
   socket.once('close', () => {
     for (const response of [...open]) response.destroy().emit('close');
@@ -30,7 +36,7 @@ function watchConnection(socket: Socket): Responses {
  */
 export function trackExchanges(server: Server): void {
   server.on('request', ({ socket }, response) => {
-    const open = connections.get(socket) ?? watchConnection(socket);
+    const open = socket[responses] ?? watchConnection(socket);
     open.push(response);
     response.on('close', forget);
   });
@@ -39,7 +45,7 @@ export function trackExchanges(server: Server): void {
 /** Shared by all responses: a closure for each would be made for every request. */
 function forget(this: ServerResponse<IncomingMessage>): void {
   const { socket } = this.req;
-  const open = connections.get(socket);
+  const open = socket[responses];
   const at = open?.indexOf(this) ?? -1;
   if (open === undefined || at < 0) return;
   open.splice(at, 1);
@@ -63,7 +69,7 @@ export function answerMalformed(error: Error & { readonly code?: string }, socke
     socket.destroy();
     return;
   }
-  const open: Responses = connections.get(socket) ?? [];
+  const open: Responses = socket[responses] ?? [];
   if (hasGood(open)) {
     doomed.add(socket);
     return;

@@ -31,7 +31,31 @@ const columns = [
   'attempts',
 ] as const satisfies readonly (keyof NewUsageRow)[];
 
-// By position: SQLite's binding looks every name up anew for every row, which doubles its cost.
+/** In the order of `columns`. By position: SQLite's binding looks every name up anew for every row, which doubles its cost. */
+const valuesOf = (row: NewUsageRow) => [
+  row.request_id,
+  row.time,
+  row.key_id ?? null,
+  row.key_name ?? null,
+  row.key_prefix ?? null,
+  row.user ?? null,
+  row.model,
+  row.provider ?? null,
+  row.upstream_model ?? null,
+  row.endpoint,
+  row.stream,
+  row.status,
+  row.ending,
+  row.input_tokens ?? null,
+  row.output_tokens ?? null,
+  row.reasoning_tokens ?? null,
+  row.exact,
+  row.queued_ms,
+  row.first_token_ms ?? null,
+  row.duration_ms,
+  row.attempts,
+];
+
 const insertRow = `INSERT INTO usage (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})
 ON CONFLICT (request_id) DO NOTHING`;
 
@@ -72,37 +96,56 @@ function keyLabel(row: Pick<NewUsageRow, 'key_name' | 'key_prefix'>): string {
   return row.key_name === null || row.key_name === undefined ? prefix : `${row.key_name} (${prefix})`;
 }
 
+const hourOf = ({ time }: NewUsageRow): string => time.slice(0, 13);
+
+/** Whether two rows are of one group, without putting its name together. */
+const isAlike = (one: NewUsageRow, other: NewUsageRow): boolean =>
+  one.model === other.model &&
+  one.ending === other.ending &&
+  one.key_prefix === other.key_prefix &&
+  one.key_name === other.key_name &&
+  one.user === other.user &&
+  one.provider === other.provider &&
+  hourOf(one) === hourOf(other);
+
+function groupOf(row: NewUsageRow, groups: Map<string, UsageHoursTable>): UsageHoursTable {
+  const hour = hourOf(row);
+  const key = keyLabel(row);
+  const user = row.user ?? '';
+  const provider = row.provider ?? '';
+  const id = `${hour}\n${key}\n${user}\n${row.model}\n${provider}\n${row.ending}`;
+  const known = groups.get(id);
+  if (known !== undefined) return known;
+  const group: UsageHoursTable = {
+    hour,
+    key,
+    user,
+    model: row.model,
+    provider,
+    ending: row.ending,
+    requests: 0,
+    exact: 0,
+    input_tokens: 0,
+    output_tokens: 0,
+    reasoning_tokens: 0,
+    attempts: 0,
+    queued_ms: 0,
+    duration_ms: 0,
+    first_tokens: 0,
+    first_token_ms: 0,
+  };
+  groups.set(id, group);
+  return group;
+}
+
 /** The rows of one batch by hour and group: few statements where a busy minute has many calls alike. */
 function sumUp(rows: readonly NewUsageRow[]): Iterable<UsageHoursTable> {
   const groups = new Map<string, UsageHoursTable>();
+  let before: NewUsageRow | undefined;
+  let group: UsageHoursTable | undefined;
   for (const row of rows) {
-    const hour = row.time.slice(0, 13);
-    const key = keyLabel(row);
-    const user = row.user ?? '';
-    const provider = row.provider ?? '';
-    const id = `${hour}\n${key}\n${user}\n${row.model}\n${provider}\n${row.ending}`;
-    let group = groups.get(id);
-    if (group === undefined) {
-      group = {
-        hour,
-        key,
-        user,
-        model: row.model,
-        provider,
-        ending: row.ending,
-        requests: 0,
-        exact: 0,
-        input_tokens: 0,
-        output_tokens: 0,
-        reasoning_tokens: 0,
-        attempts: 0,
-        queued_ms: 0,
-        duration_ms: 0,
-        first_tokens: 0,
-        first_token_ms: 0,
-      };
-      groups.set(id, group);
-    }
+    if (group === undefined || before === undefined || !isAlike(row, before)) group = groupOf(row, groups);
+    before = row;
     group.requests += 1;
     group.exact += row.exact;
     group.input_tokens += row.input_tokens ?? 0;
@@ -126,9 +169,8 @@ interface Prepared {
 }
 
 function prepare(raw: SqliteDatabase.Database): Prepared {
-  const statement = raw.prepare<(string | number | null | undefined)[]>(insertRow);
-  const insert = (row: NewUsageRow): boolean =>
-    statement.run(...columns.map((name) => row[name] ?? null)).changes > 0;
+  const statement = raw.prepare<(string | number | null)[]>(insertRow);
+  const insert = (row: NewUsageRow): boolean => statement.run(...valuesOf(row)).changes > 0;
   const add = raw.prepare<[UsageHoursTable]>(addToHour);
   const rowsBefore = raw.prepare<[{ before: string; limit: number }]>(deleteRows);
   const hourBefore = raw.prepare<[{ before: string }]>(deleteOldestHour);

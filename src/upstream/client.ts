@@ -70,17 +70,21 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #released = false;
   #status: number | undefined;
 
-  constructor(connectTimeoutMs: number) {
+  constructor() {
     this.head = new Promise((resolve, reject) => {
       this.#resolveHead = resolve;
       this.#rejectHead = reject;
     });
-    if (connectTimeoutMs > 0) {
-      this.#connectTimer = setTimeout(
-        () => this.#fail(new TransportError('connect-timeout', false)),
-        connectTimeoutMs,
-      );
-    }
+  }
+
+  /** From now on a connection has to be there after so many milliseconds. 0: whenever it comes. */
+  limitConnecting(milliseconds: number): void {
+    // On a connection that stands open, the request was sent while it was dispatched.
+    if (milliseconds === 0 || this.#state !== 'connecting') return;
+    this.#connectTimer = setTimeout(
+      () => this.#fail(new TransportError('connect-timeout', false)),
+      milliseconds,
+    );
   }
 
   /** Whether the request was written to a connection. */
@@ -275,7 +279,7 @@ export class UpstreamClient {
 
   /** Sends a call. Failures, the connect limit included, reject the exchange's `head`. 0 switches the limit off. */
   open(baseUrl: string, call: UpstreamCall, connectTimeoutMs: number): Exchange {
-    const exchange = new Exchange(connectTimeoutMs);
+    const exchange = new Exchange();
     const origin = originOf(baseUrl);
     try {
       this.#agent.dispatch(
@@ -288,6 +292,7 @@ export class UpstreamClient {
         },
         exchange,
       );
+      exchange.limitConnecting(connectTimeoutMs);
     } catch (error) {
       // undici throws where a header or path cannot be sent (a key with a newline, say).
       exchange.onResponseError(nothing, error instanceof Error ? error : new Error(String(error)));

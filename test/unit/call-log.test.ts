@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { GatewayError } from '../../src/chat/errors.ts';
 import { Call } from '../../src/gateway/call.ts';
-import { callLine } from '../../src/gateway/call-log.ts';
+import { callLines } from '../../src/gateway/call-log.ts';
 
 it('is one line of JSON with what is known of a call', () => {
   const call = new Call('an-id', { id: 'key-1', address: '::1', keyPrefix: 'sk-gw-abcdef' }, '/api/llm/chat');
@@ -10,7 +10,7 @@ it('is one line of JSON with what is known of a call', () => {
   call.usage = { input_tokens: 1, output_tokens: 2, total_tokens: 3 };
   call.end('stop');
   call.close();
-  const line = callLine({ call, status: 200 });
+  const line = callLines([{ call, status: 200 }]);
   expect(line.endsWith('\n')).toBe(true);
   const { time, totalMs, ...rest } = JSON.parse(line);
   expect(new Date(time).toISOString()).toBe(time);
@@ -40,7 +40,7 @@ it('stays one line whatever a client or an upstream calls a model', () => {
   call.startTry('lmstudio', 'x","y":"\n');
   const cause = new Error('a "cause"\nof two lines');
   call.end('error', new GatewayError('UPSTREAM_ERROR', { cause }));
-  const line = callLine({ call, status: 502 });
+  const line = callLines([{ call, status: 502 }]);
   expect(line.split('\n')).toHaveLength(2);
   expect(JSON.parse(line)).toMatchObject({
     model: call.model,
@@ -54,7 +54,7 @@ it('stays one line whatever a client or an upstream calls a model', () => {
 it('leaves out a count that is no number', () => {
   const call = new Call('an-id', { id: 'x', address: '::1' }, '/api/llm/chat');
   call.usage = { input_tokens: 1, output_tokens: Number.POSITIVE_INFINITY, total_tokens: 3 };
-  const line = JSON.parse(callLine({ call, status: 200 }));
+  const line = JSON.parse(callLines([{ call, status: 200 }]));
   expect(line).toMatchObject({ inputTokens: 1 });
   expect(line).not.toHaveProperty('outputTokens');
 });
