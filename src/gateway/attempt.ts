@@ -33,7 +33,7 @@ export interface Attempt {
 export interface AttemptProgress {
   /** The request reached a connection: the upstream may have acted on it. */
   sent: boolean;
-  /** An event came, so that the upstream notices at once when it is left. */
+  /** An event came, or the head of a plain answer, so that the upstream notices at once when it is left. */
   heard: boolean;
   /** A part of the answer came. Once it was shown to the client, no other try may take over. */
   committed: boolean;
@@ -123,6 +123,7 @@ async function readWhole(
       : undefined;
   try {
     const head = await exchange.head;
+    attempt.progress.heard = true;
     const result = decodeWhole(attempt, request, head, await bodyOf(exchange, head));
     noteModel(attempt, result.model);
     attempt.call.usage = result.usage;
@@ -143,12 +144,11 @@ const bodyOf = (exchange: Exchange, head: ResponseHead): Promise<string> =>
 
 /** A body that is one JSON document, whatever it says. @throws GatewayError for all but an answer */
 function decodeWhole(
-  { adapter, target, progress }: Attempt,
+  { adapter, target }: Attempt,
   request: GenerationRequest,
   head: ResponseHead,
   body: string,
 ): ChatResult {
-  progress.heard = true;
   if (!isSuccess(head.status)) throw adapter.decodeError({ ...head, body }, target);
   let json: unknown;
   try {
@@ -226,8 +226,9 @@ class StreamAttempt {
       if (isSuccess(head.status) && isEventStream(head)) {
         this.#request = undefined;
         await this.#exchange.read((chunk) => this.#chunk(chunk));
-        this.#conclude(this.#frames.end());
+        this.#conclude(true);
       } else {
+        this.#attempt.progress.heard = true;
         this.#takeWhole(head, await bodyOf(this.#exchange, head));
       }
     } catch (error) {
@@ -245,17 +246,17 @@ class StreamAttempt {
     this.#deliverAll(toEvents(decodeWhole(this.#attempt, this.#request, head, body)));
   }
 
-  /** The body is over; these frames were still held back. */
-  #conclude(last: readonly Frame[]): void {
+  /** The body is over. One that came whole may have held a last event back, for want of an empty line. */
+  #conclude(whole: boolean): void {
     if (this.#failure !== undefined || this.#decoder.phase === 'done') return;
-    this.#decode(last);
+    if (whole) this.#decode(this.#frames.end());
     this.#deliverAll(this.#decoder.end());
   }
 
   /** The body was cut. An answer that had said how it finished is good none the less. */
   #cut(error: unknown): void {
     const finished = this.#decoder.phase === 'settled' && !this.#attempt.call.stopped;
-    if (finished && error instanceof TransportError) this.#conclude([]);
+    if (finished && error instanceof TransportError) this.#conclude(false);
     else this.#failure ??= asGatewayError(this.#attempt, error);
   }
 

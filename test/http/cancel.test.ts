@@ -1,5 +1,6 @@
 /** Clients that leave: the upstream hears of it at once, nothing is tried again, and nothing is left behind. */
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { faults } from '../simulators/faults.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
@@ -116,6 +117,22 @@ describe('the place of a client that left', () => {
     await second.done;
     expect(since(left)).toBeLessThan(1000);
     expect(readEvents(second.body).terminal?.finish_reason).toBe('stop');
+  });
+
+  it('is free at once when the head of a plain answer had come', async () => {
+    const scene = await stage({ providers: [{ max_concurrency: 1, abort_grace_ms: 5000 }] });
+    // In the middle of its body.
+    scene.studio.next(faults.stall('before-text'));
+    const first = scene.chat({ stream: false });
+    await scene.studio.waitForRequest((one) => one.generation);
+    // Nothing tells from outside that the head has reached the gateway.
+    await sleep(100);
+    first.leave();
+    const left = performance.now();
+    const second = scene.chat({ stream: false });
+    expect((await second.head).status).toBe(200);
+    expect(since(left)).toBeLessThan(1000);
+    await second.done;
   });
 
   it.each([
