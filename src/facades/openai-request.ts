@@ -142,7 +142,7 @@ type CommonBody = Omit<
 /** A field of the canonical request to the name under which this caller set it. */
 export type FieldNames = ReadonlyMap<string, string>;
 
-const sameNames: FieldNames = new Map();
+const completionNames: FieldNames = new Map();
 const chatNames: FieldNames = new Map([['reasoning', 'reasoning_effort']]);
 const newChatNames: FieldNames = new Map([...chatNames, ['max_tokens', 'max_completion_tokens']]);
 
@@ -207,7 +207,7 @@ export function readCompletion(body: z.output<typeof completionBody>): Incoming<
   return {
     request: { kind: 'completion', ...common, prompt },
     includeUsage: wantsUsage(body),
-    fieldNames: sameNames,
+    fieldNames: completionNames,
   };
 }
 

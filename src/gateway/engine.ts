@@ -51,10 +51,10 @@ interface Work<Adapter, Result> {
   readonly onAnswer?: (candidate: Candidate<Adapter>) => void;
 }
 
-/** Nothing is awaited that is there already: each promise less is half a microsecond. */
+/** What may be there already; then it is not awaited, since each promise takes half a microsecond. */
 type Soon<T> = T | Promise<T>;
 
-/** What is needed until it is given up. */
+/** A value that can be let go while the functions that use it live on. */
 class Kept<T> {
   #value: T | undefined;
 

@@ -22,9 +22,9 @@ export function startResponse(reply: FastifyReply, headers: OutgoingHttpHeaders)
 }
 
 /**
- * The same for an answer that takes its time. Node keeps the head of a response, and one that is sent with what follows remains
- * the tree of forty strings that it was put together from, 1.5 KB a stream. One that is sent by itself becomes one string. Both
- * leave in one write.
+ * The same for an answer that takes its time. Node keeps the text of the head as long as the response lives. Sent together with
+ * the first chunk it stays the tree of forty strings that it was put together from, 1.5 KB a stream; sent by itself it
+ * becomes one string. The socket is corked, so that both leave in one write none the less.
  */
 export function startStream(reply: FastifyReply, headers: OutgoingHttpHeaders): void {
   startResponse(reply, headers);

@@ -53,7 +53,7 @@ function joined(chunks: readonly Buffer[]): Buffer {
 /** One request and its answer. The caller ends it: by reading to the end, `release()` or `destroy()`. */
 export class Exchange implements Dispatcher.DispatchHandler {
   readonly head: Promise<ResponseHead>;
-  /** Undefined once it is settled. */
+  /** Both undefined once the head came. */
   #resolveHead: ((head: ResponseHead) => void) | undefined;
   #rejectHead: ((error: TransportError) => void) | undefined;
   #controller: Dispatcher.DispatchController | undefined;
@@ -79,7 +79,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   /** From now on a connection has to be there after so many milliseconds. 0: whenever it comes. */
   limitConnecting(milliseconds: number): void {
-    // On a connection that stands open, the request was sent while it was dispatched.
+    // On an open connection undici sends the request while it is dispatched.
     if (milliseconds === 0 || this.#state !== 'connecting') return;
     this.#connectTimer = setTimeout(
       () => this.#fail(new TransportError('connect-timeout', false)),
@@ -172,7 +172,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#state === 'ended' || this.#state === 'failed') return;
     this.#state = 'failed';
     this.#failure = error;
-    this.#connected();
+    this.#stopConnectTimer();
     clearTimeout(this.#lingerTimer);
     this.#controller?.abort(error);
     // A caller that gave up before the head does not wait for it any more.
@@ -181,8 +181,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#rejectBody?.(error);
   }
 
-  /** Thousands may stream at once: what only the beginning needs is let go. */
-  #connected(): void {
+  /** And lets it go, since thousands may stream at once. */
+  #stopConnectTimer(): void {
     clearTimeout(this.#connectTimer);
     this.#connectTimer = undefined;
   }
@@ -206,7 +206,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   };
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#connected();
+    this.#stopConnectTimer();
     this.#controller = controller;
     if (this.#state === 'failed') controller.abort(this.#failure ?? new TransportError('aborted', false));
     else this.#state = 'sent';

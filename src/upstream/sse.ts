@@ -52,6 +52,7 @@ export class FrameReader {
 
   /** At a clean end: a last event without its blank line, which the standard drops and some upstreams send. */
   end(): readonly Frame[] {
+    if (this.#split === undefined && this.#rest?.unfinished !== true) return [];
     return this.#feed(`${this.#split?.end() ?? ''}${eventEnd}`);
   }
 

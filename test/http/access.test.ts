@@ -94,6 +94,28 @@ describe('with AUTH=off on loopback', () => {
     expect(answer.status).toBe(204);
     expect(answer.headers['access-control-allow-methods']).toBe('GET, POST, PUT, PATCH, DELETE');
     expect(answer.headers['access-control-allow-headers']).toBe('content-type, x-api-key, x-anything');
+    expect(answer.headers['access-control-max-age']).toBe('600');
+    expect(answer.headers['vary']).toBe('Origin, Access-Control-Request-Headers');
+  });
+
+  it.each(['/api/llm/models', '/healthz', '/nothing'])(
+    'tells caches that %s varies by origin, also where none was named',
+    async (path) => {
+      const answer = await ask(gateway.url + path, {});
+      expect(answer.headers['vary']).toBe('Origin');
+      expect(answer.headers['access-control-allow-origin']).toBeUndefined();
+    },
+  );
+
+  it('names no origin that may not call, on a path that anyone may', async () => {
+    const answer = await ask(`${gateway.url}/healthz`, { origin: 'https://evil.example' });
+    expect([answer.status, answer.headers['vary']]).toEqual([200, 'Origin']);
+    expect(answer.headers['access-control-allow-origin']).toBeUndefined();
+  });
+
+  it.each(['/api/nothing', '/nothing'])('answers the preflight of %s, which no route has', async (path) => {
+    const headers = { origin: 'http://localhost:3000', 'access-control-request-method': 'POST' };
+    expect((await ask(gateway.url + path, headers, 'OPTIONS')).status).toBe(204);
   });
 
   it('answers an OPTIONS that does not say which method it asks for', async () => {

@@ -34,6 +34,39 @@ it('is one line of JSON with what is known of a call', () => {
   });
 });
 
+it('names each call as it is, whatever was named before', () => {
+  const callBy = (key: string, model: string, stream: boolean, provider: string): Call => {
+    const call = new Call('an-id', { id: key, address: '::1', keyPrefix: key }, '/api/llm/chat');
+    call.model = model;
+    call.stream = stream;
+    call.startTry(provider, `${provider}-${model}`);
+    return call;
+  };
+  const names = [
+    ['k', 'm', false, 'p'],
+    ['k', 'm', false, 'p'],
+    ['l', 'm', false, 'p'],
+    ['l', 'n', false, 'p'],
+    ['l', 'n', true, 'p'],
+    ['l', 'n', true, 'q'],
+    ['k', 'm', false, 'p'],
+  ] as const;
+  const lines = callLines(
+    names.map(([key, model, stream, provider]) => ({
+      call: callBy(key, model, stream, provider),
+      status: 200,
+    })),
+  );
+  const read = lines
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  expect(read.map(({ key, model, stream, provider }) => [key, model, stream, provider])).toEqual(names);
+  expect(read.map(({ upstreamModel }) => upstreamModel)).toEqual(
+    names.map(([, model, , provider]) => `${provider}-${model}`),
+  );
+});
+
 it('stays one line whatever a client or an upstream calls a model', () => {
   const call = new Call('an-id', { id: 'x', address: '::1' }, '/v1/completions');
   call.model = 'a"b\\c\n{"level":"fatal"}\u2028\ud800';

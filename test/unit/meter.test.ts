@@ -105,6 +105,57 @@ async function until(condition: () => boolean, limitMs = 5000): Promise<void> {
   }
 }
 
+describe('the writer', () => {
+  it('writes each member into the column of its name', () => {
+    const given = row('an-id', '2026-01-02T03:04:05.678', {
+      key_id: 1,
+      key_name: 'name',
+      key_prefix: 'prefix',
+      user: 'user',
+      model: 'model',
+      provider: 'provider',
+      upstream_model: 'upstream',
+      endpoint: 'endpoint',
+      stream: 1,
+      status: 201,
+      ending: 'length',
+      input_tokens: 4,
+      output_tokens: 5,
+      reasoning_tokens: 6,
+      exact: 0,
+      queued_ms: 7,
+      first_token_ms: 8,
+      duration_ms: 9,
+      attempts: 10,
+    });
+    writer.write([given]);
+    expect(onDisk('SELECT * FROM usage')).toEqual([{ id: expect.any(Number), ...given }]);
+  });
+
+  it('adds each row to its own hour and group', () => {
+    const changes: Partial<NewUsageRow>[] = [
+      {},
+      {},
+      { user: 'u' },
+      { user: 'u', provider: 'q' },
+      { user: 'u', provider: 'q', model: 'b' },
+      { user: 'u', provider: 'q', model: 'b', ending: 'length' },
+      { user: 'u', provider: 'q', model: 'b', ending: 'length', key_name: 'n' },
+      { user: 'u', provider: 'q', model: 'b', ending: 'length', key_name: 'n', key_prefix: 'k' },
+      {},
+    ];
+    const time = '2026-01-02T03:04:05.678';
+    const rows = changes.map((change, index) => row(`call-${index}`, time, change));
+    writer.write([...rows, row('later', '2026-01-02T04:04:05.678')]);
+    const sums = onDisk<{ requests: number }>('SELECT * FROM usage_hours');
+    expect(sums).toHaveLength(8);
+    expect(sums).toContainEqual(
+      expect.objectContaining({ hour: '2026-01-02T03', key: '', user: '', requests: 3, input_tokens: 9 }),
+    );
+    expect(sums.filter(({ requests }) => requests === 1)).toHaveLength(7);
+  });
+});
+
 describe('the meter', () => {
   it('has a row on the disk within 500 ms of the call', async () => {
     const meter = createMeter();

@@ -98,7 +98,7 @@ interface Credential {
   readonly isAdmin: boolean;
 }
 
-/** Accepted keys whose hashes are kept at hand. */
+/** Good keys that are kept at hand; the oldest give way. */
 const mostRemembered = 1000;
 
 const callerOf = (key: GatewayKey, address: string): Caller => ({
@@ -140,10 +140,11 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
     const hash = hashKey(presented);
     return { hash, isAdmin: adminHash !== undefined && timingSafeEqual(Buffer.from(hash), adminHash) };
   };
-  /** Of keys that were accepted, since hashing takes 5 us a request; of wrong keys nothing is kept. */
+  /** Good keys as they were presented, with their hashes, since hashing takes 5 us a request. Of wrong keys nothing is kept. */
   const accepted = new Map<string, Credential>();
   const remember = (presented: string, credential: Credential): void => {
-    if (accepted.size >= mostRemembered) accepted.clear();
+    const [oldest] = accepted.size >= mostRemembered ? accepted.keys() : [];
+    if (oldest !== undefined) accepted.delete(oldest);
     accepted.set(presented, credential);
   };
   const refuseKey = createKeyRefusal();
@@ -177,9 +178,9 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
     const credential = remembered ?? (presented === '' ? undefined : credentialOf(presented));
     const found = credential === undefined || credential.isAdmin ? undefined : keys.find(credential.hash);
     const key = found?.state === 'good' ? found.key : undefined;
-    if (remembered === undefined && credential !== undefined && (credential.isAdmin || key !== undefined)) {
-      remember(presented, credential);
-    }
+    const isGood = credential?.isAdmin === true || key !== undefined;
+    if (credential !== undefined && isGood && remembered === undefined) remember(presented, credential);
+    if (remembered !== undefined && !isGood) accepted.delete(presented);
     if (credential?.isAdmin === true) {
       request.caller = { id: 'admin', address, keyPrefix: 'ADMIN_API_KEY' };
       return undefined;

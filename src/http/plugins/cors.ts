@@ -19,8 +19,6 @@ export function registerCors(
   isAllowed: (origin: string) => boolean,
 ): void {
   const exposedText = exposed.join(', ');
-  // Hooks run for every path then. An OPTIONS that is no preflight has no answer here.
-  app.options('*', { schema: { hide: true } }, (_request, reply) => reply.callNotFound());
   app.addHook('onRequest', (request, reply, done) => {
     const { origin } = request.headers;
     // Also for those who are told nothing: a cache must not give their answer to others.
