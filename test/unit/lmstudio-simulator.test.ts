@@ -988,8 +988,10 @@ describe('faults', () => {
 describe('what tests can see', () => {
   it('records requests with their bodies and counts generations that run at once', async () => {
     const simulator = await start();
-    const gate = sleep(30);
-    simulator.always({ hold: gate });
+    const both = ['/api/v0/chat/completions', '/api/v1/chat'].map((path) =>
+      simulator.waitForRequest((entry) => entry.path === path),
+    );
+    simulator.always({ hold: Promise.all(both) });
     await Promise.all([chat0(simulator), chat1(simulator), get(simulator, '/api/v1/models')]);
     expect(simulator.maxRunning).toBe(2);
     const recorded = await simulator.waitForRequest((entry) => entry.path === '/api/v1/chat');
