@@ -237,14 +237,16 @@ export type GivenParameters = {
 };
 
 /** Parameters whose worth depends on their form or on each other. */
-const judgedApart: ReadonlySet<string> = new Set([
+const judgedApart: readonly string[] = [
   'stop',
   'tools',
   'tool_choice',
   'parallel_tool_calls',
-  'logprobs',
-  'top_logprobs',
-] satisfies (keyof GivenParameters)[]);
+] satisfies (keyof GivenParameters)[];
+
+const judgedAlone: ReadonlySet<string> = new Set(
+  Object.keys(parameterFields).filter((name) => !judgedApart.includes(name)),
+);
 
 /** Whether a parameter that is given asks for what happens anyway. */
 function changesNothing(name: string, given: GivenParameters): boolean {
@@ -266,14 +268,17 @@ function changesNothing(name: string, given: GivenParameters): boolean {
   }
 }
 
-/** Drops what is null and what changes nothing, so that what is left is what an upstream must honour. */
+/**
+ * Drops what is null and what changes nothing, so that what is left is what an upstream must honour.
+ * @param given may have other members, such as the rest of a body: they are not looked at
+ */
 export function effectiveParameters(given: GivenParameters): Parameters {
   const { stop, tools, tool_choice, parallel_tool_calls, logprobs, top_logprobs } = given;
   const kept: Record<string, unknown> = {};
   // Most facades name all parameters, and most calls give none.
   for (const name of Object.keys(given) as (keyof GivenParameters)[]) {
-    const value = given[name];
-    if (value === null || value === undefined || judgedApart.has(name)) continue;
+    const value = judgedAlone.has(name) ? given[name] : undefined;
+    if (value === null || value === undefined) continue;
     if (!changesNothing(name, given)) kept[name] = value;
   }
   const stops = typeof stop === 'string' ? [stop] : (stop ?? []);

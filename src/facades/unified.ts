@@ -75,8 +75,8 @@ type CommonBody = Pick<z.output<typeof chatBody>, keyof typeof commonFields>;
 
 /** What the common fields of a body come to. @throws GatewayError for combinations that make no sense */
 function commonRequest(body: CommonBody) {
-  const { stream, stream_options, user, n: _, ...given } = body;
-  const parameters = effectiveParameters(given);
+  const { stream, stream_options, user } = body;
+  const parameters = effectiveParameters(body);
   if (parameters.tool_choice !== undefined && parameters.tools === undefined) {
     throw invalidParameter('tool_choice', '需要 tools');
   }
@@ -90,14 +90,12 @@ function commonRequest(body: CommonBody) {
 
 /** @throws GatewayError */
 export function readChatRequest(body: z.output<typeof chatBody>): ChatRequest {
-  const { model: title, messages, ...rest } = body;
-  return { kind: 'chat', model: title, messages, ...commonRequest(rest) };
+  return { kind: 'chat', model: body.model, messages: body.messages, ...commonRequest(body) };
 }
 
 /** @throws GatewayError */
 export function readCompletionRequest(body: z.output<typeof completionBody>): CompletionRequest {
-  const { model: title, prompt, ...rest } = body;
-  return { kind: 'completion', model: title, prompt, ...commonRequest(rest) };
+  return { kind: 'completion', model: body.model, prompt: body.prompt, ...commonRequest(body) };
 }
 
 /** Undefined where nothing was told. */
