@@ -1,8 +1,8 @@
 /** The one log line of a call. Holds no prompt, no answer and no key. */
 import { type GatewayError, sanitizeWords } from '../chat/errors.ts';
 import { type Call, shortName } from './call.ts';
-import { isoTime } from './iso-time.ts';
 import type { EndedCall } from './observer.ts';
+import { utcTime } from './utc-time.ts';
 
 /** What lies behind an error: it may quote an upstream, a library or the network. */
 function causeOf(error: GatewayError): string | undefined {
@@ -36,7 +36,7 @@ const haveSameNames = (one: Call, other: Call): boolean =>
 
 /** The lines, at level info, as pino would write them, at a tenth of the cost. Calls in a row differ in little but numbers. */
 export function callLines(ended: readonly EndedCall[]): string {
-  const time = isoTime(Date.now());
+  const time = `${utcTime(Date.now())}Z`;
   let lines = '';
   let before: Call | undefined;
   let names = '';

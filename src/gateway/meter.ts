@@ -4,8 +4,8 @@ import type { Logger } from 'pino';
 import type { NewUsageRow } from '../store/schema.ts';
 import { UsageBusy, type UsageWriter } from '../store/usage.ts';
 import { type Call, shortName } from './call.ts';
-import { isoTime } from './iso-time.ts';
 import type { EndedCall, Observer } from './observer.ts';
+import { utcTime } from './utc-time.ts';
 
 export interface MeterDependencies {
   readonly writer: Pick<UsageWriter, 'write' | 'deleteBefore'>;
@@ -50,7 +50,7 @@ function usageRow(call: Call, status: number): NewUsageRow {
   const usage = call.usage ?? (call.attempts === 0 ? { input_tokens: 0, output_tokens: 0 } : null);
   return {
     request_id: call.requestId,
-    time: isoTime(call.startedAt).slice(0, -1),
+    time: utcTime(call.startedAt),
     key_id: caller.keyId ?? null,
     key_name: caller.keyName ?? null,
     key_prefix: caller.keyPrefix ?? null,
