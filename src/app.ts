@@ -14,7 +14,7 @@ import type { KeyRing } from './gateway/keys.ts';
 import type { Metrics } from './gateway/metrics.ts';
 import type { Observer } from './gateway/observer.ts';
 import { registerErrors, registerMethodNotAllowed, sendError } from './http/errors.ts';
-import { answerMalformed, trackExchanges } from './http/malformed.ts';
+import { answerMalformed, trackExchange } from './http/malformed.ts';
 import { isForApi, registerAccess } from './http/plugins/access.ts';
 import { type LiveCalls, registerCalls } from './http/plugins/calls.ts';
 import { registerDocs } from './http/plugins/docs.ts';
@@ -87,6 +87,7 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1024 },
     frameworkErrors: (error, request, reply) => {
       // Hooks do not run for what the router cannot read.
+      trackExchange(reply.raw);
       reply.header('x-request-id', request.id);
       sendError(request, reply, error);
     },
@@ -115,6 +116,7 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
   http.decorateRequest('route', undefined);
   // Hooks with a callback: a promise for each costs every request 1 us.
   http.addHook('onRequest', (request, reply, done) => {
+    trackExchange(reply.raw);
     request.route = request.routeOptions.config;
     reply.header('x-request-id', request.id);
     if (isForApi(request)) reply.header('cache-control', 'no-store');
@@ -127,12 +129,11 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
     }
     done();
   });
-  trackExchanges(http.server);
   registerErrors(http);
   const methodNotAllowed = registerMethodNotAllowed(http);
   await registerAccess(http, config, deps.keys);
   registerRequestLog(http, log);
-  const calls = registerCalls(http, deps.observer, deps.allowances);
+  const calls = registerCalls(http, deps.observer);
   registerLimits(http, deps.allowances);
   await registerDocs(http);
 

@@ -143,7 +143,13 @@ export async function serve(
       if (log.isLevelEnabled('info')) lines.write(callLines(ended));
     },
   };
-  const observer = joinObservers([meter, metrics, callLog, ...(traces === undefined ? [] : [traces])]);
+  const observer = joinObservers([
+    allowances,
+    meter,
+    metrics,
+    callLog,
+    ...(traces === undefined ? [] : [traces]),
+  ]);
   const engine = new Engine({
     breakers,
     storedChats,

@@ -3,6 +3,7 @@ import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible';
 import { GatewayError } from '../chat/errors.ts';
 import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
 import type { Call, Caller } from './call.ts';
+import type { EndedCall, Observer } from './observer.ts';
 
 /** How far one limit is used up. */
 export interface Quota {
@@ -35,6 +36,9 @@ interface Limits {
   readonly maxConcurrency: number;
   readonly dailyTokens: number;
 }
+
+const isLimited = ({ rpm, tpm, maxConcurrency, dailyTokens }: Limits): boolean =>
+  rpm > 0 || tpm > 0 || maxConcurrency > 0 || dailyTokens > 0;
 
 /** What one caller's running calls have set aside. */
 interface Running {
@@ -110,7 +114,7 @@ function spent(call: Call, estimate: number): number {
   return call.firstTokenMs === undefined ? 0 : estimate;
 }
 
-export class Allowances {
+export class Allowances implements Partial<Observer> {
   readonly #defaultRpm: number;
   /** A minute begins with a caller's first request in it. */
   readonly #requests = countingWindow(60);
@@ -123,17 +127,21 @@ export class Allowances {
     this.#defaultRpm = defaultRpm;
   }
 
+  /** Whether anything is limited for this caller. */
+  limits(caller: Caller): boolean {
+    const limits = this.#limitsOf(caller);
+    return limits !== undefined && isLimited(limits);
+  }
+
   /**
-   * Counts a call and reserves its tokens, or says why it may not run now; what is reserved is held until `settle`. Of
+   * Counts a call and reserves its tokens, or says why it may not run now; what is reserved is held until the call's end. Of
    * parallel calls each sees what those before it hold, because holding is done before the first await.
    */
   admit(call: Call, request: GenerationRequest | EmbeddingRequest): Standing | Promise<Standing> {
     const limits = this.#limitsOf(call.caller);
     // The call of a client that has left already would never be settled.
     if (limits === undefined || call.stopped) return unlimited;
-    const { rpm, tpm, maxConcurrency, dailyTokens } = limits;
-    if (rpm > 0 || tpm > 0 || maxConcurrency > 0 || dailyTokens > 0)
-      return this.#count(call, limits, request);
+    if (isLimited(limits)) return this.#count(call, limits, request);
     // What it uses counts none the less, for a limit that is set later.
     this.#hold(call, call.caller.id, 0);
     return unlimited;
@@ -175,15 +183,22 @@ export class Allowances {
     };
   }
 
-  /** Gives back what a call has reserved and counts what it has used. Once it is over; without effect for one that held nothing. */
-  settle(call: Call): void {
-    const reserved = this.#release(call);
-    if (reserved === undefined) return;
-    const used = spent(call, reserved);
-    // Addresses have no token limits, and there may be very many of them.
-    if (used === 0 || call.caller.key === undefined) return;
-    void this.#tokens.penalty(call.caller.id, used);
-    void this.#countDay(call.caller.id, used);
+  /** Gives back what these calls have reserved and counts what they have used. Without effect for one that held nothing. */
+  callsEnded(ended: readonly EndedCall[]): void {
+    // Those that ended together are mostly of few callers.
+    const used = new Map<string, number>();
+    for (const { call } of ended) {
+      const reserved = this.#release(call);
+      // Addresses have no token limits, and there may be very many of them.
+      if (reserved === undefined || call.caller.key === undefined) continue;
+      const { id } = call.caller;
+      used.set(id, (used.get(id) ?? 0) + spent(call, reserved));
+    }
+    for (const [id, tokens] of used) {
+      if (tokens === 0) continue;
+      void this.#tokens.penalty(id, tokens);
+      void this.#countDay(id, tokens);
+    }
   }
 
   /** Counts what was used earlier today, before this process began. */

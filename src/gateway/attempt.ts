@@ -159,8 +159,9 @@ function decodeWhole(
   return adapter.decodeResult(json, request, target);
 }
 
-function noteModel(attempt: Attempt, model: string | undefined): void {
-  if (model !== undefined && model !== '') attempt.call.upstreamModel = model;
+function noteModel({ call }: Attempt, model: string | undefined): void {
+  // Where it is the one that was asked for, the catalog's own text stays: a row keeps no text of its answer's.
+  if (model !== undefined && model !== '' && model !== call.upstreamModel) call.upstreamModel = model;
 }
 
 /** Brings whatever a try failed with into the contract's terms. */

@@ -101,7 +101,9 @@ export class Call {
    * Asked once the model is known, before a route is: whether the caller may use it, and now. Undefined: it may.
    * @throws GatewayError FORBIDDEN or RATE_LIMITED
    */
-  admit: ((request: GenerationRequest | EmbeddingRequest) => Promise<void> | undefined) | undefined;
+  admit:
+    | ((call: Call, request: GenerationRequest | EmbeddingRequest) => Promise<void> | undefined)
+    | undefined;
 
   constructor(requestId: string, caller: Caller, endpoint: Endpoint) {
     this.requestId = requestId;

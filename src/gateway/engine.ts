@@ -46,7 +46,7 @@ interface Work<Adapter, Result> {
   /** One try on one route. */
   run(candidate: Candidate<Adapter>, progress: AttemptProgress): Promise<Result>;
   /** Told the place in the queue (1 is next) whenever it changes. */
-  readonly onPosition?: (position: number) => void;
+  readonly onPosition?: ((position: number) => void) | undefined;
   /** Told which route answered, once it did. */
   readonly onAnswer?: (candidate: Candidate<Adapter>) => void;
 }
@@ -163,9 +163,10 @@ export class Engine {
         repeatable: !hasSideEffects(request),
         live: sink !== undefined,
         run: (candidate, progress) => this.#attempt(candidate, kept, call, sink, progress),
-        ...(sink !== undefined && request.includeProgress
-          ? { onPosition: (position: number) => void sink([queuedEvent(position)]) }
-          : {}),
+        onPosition:
+          sink !== undefined && request.includeProgress
+            ? (position) => void sink([queuedEvent(position)])
+            : undefined,
         onAnswer: (candidate) => {
           if (call.responseId === undefined) return;
           const at = { provider: candidate.provider, upstreamModel: candidate.target.model };
@@ -184,7 +185,7 @@ export class Engine {
     routed: (model: CatalogModel) => Soon<C>,
   ): Soon<C> {
     const admitted = (model: CatalogModel): Soon<C> => {
-      const waited = call.admit?.(request);
+      const waited = call.admit?.(call, request);
       return waited === undefined ? routed(model) : waited.then(() => routed(model));
     };
     const known = this.#knownModel(request.model, type);

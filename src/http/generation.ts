@@ -20,11 +20,11 @@ export function takeBody<Body>(request: { body: Body }): Body {
   return body;
 }
 
-/** What a dialect makes of an answer. */
+/** What a dialect makes of the answer to a call. */
 export interface AnswerDialect {
   /** The body of a plain answer. */
   encodeResult(result: ChatResult): unknown;
-  encoder(stream: EventStream): StreamEncoder;
+  encoder(call: Call, stream: EventStream): StreamEncoder;
 }
 
 /**
@@ -43,7 +43,7 @@ export function answerGeneration(
   call.stream = request.stream;
   if (request.stream) {
     const stream = new EventStream(reply, call, streamOptions);
-    return stream.follow(engine.stream(request, call, stream.begin(dialect.encoder(stream))));
+    return stream.follow(engine.stream(request, call, stream.begin(dialect.encoder(call, stream))));
   }
   return engine.complete(request, call).then((result) => {
     const body = JSON.stringify(dialect.encodeResult(result));

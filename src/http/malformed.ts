@@ -1,5 +1,5 @@
 /** Answers what is no HTTP request at all, on the bare socket. Knows no route. */
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { newRequestId } from './request-id.ts';
 
@@ -12,6 +12,18 @@ type Responses = ServerResponse<IncomingMessage>[];
 /** Where a connection has what it is about; a client may send requests faster than it reads answers. */
 const responses = Symbol('responses');
 const doomed = new WeakSet<Socket>();
+
+/**
+ * Where a response has whom to tell once it is over, however it ended. `close` is the one event that comes for every ending:
+ * Fastify's onResponse is silent when the client leaves, and the request's own comes as soon as its body was read.
+ */
+export const onClose = Symbol('onClose');
+
+declare module 'node:http' {
+  interface ServerResponse {
+    [onClose]?: (response: ServerResponse) => void;
+  }
+}
 
 declare module 'node:net' {
   interface Socket {
@@ -32,17 +44,17 @@ function watchConnection(socket: Socket): Responses {
 
 /**
  * Keeps in mind what each connection is about, so that nothing is ever written into the middle of an answer, and that
- * every response emits `close`, also one behind which the client left before it was its turn.
+ * every response emits `close`, also one behind which the client left before it was its turn. To be told of each response
+ * before anything is made of its request; a listener of the server would miss those of a second address of the same name.
  */
-export function trackExchanges(server: Server): void {
-  server.on('request', ({ socket }, response) => {
-    const open = socket[responses] ?? watchConnection(socket);
-    open.push(response);
-    response.on('close', forget);
-  });
+export function trackExchange(response: ServerResponse<IncomingMessage>): void {
+  const { socket } = response.req;
+  const open = socket[responses] ?? watchConnection(socket);
+  open.push(response);
+  response.on('close', forget);
 }
 
-/** Shared by all responses: a closure for each would be made for every request. */
+/** Shared by all responses, and for all purposes: a listener and a closure for each would cost every request 2 us. */
 function forget(this: ServerResponse<IncomingMessage>): void {
   const { socket } = this.req;
   const open = socket[responses];
@@ -50,6 +62,7 @@ function forget(this: ServerResponse<IncomingMessage>): void {
   if (open === undefined || at < 0) return;
   open.splice(at, 1);
   if (doomed.has(socket) && !hasGood(open)) endSoon(socket);
+  this[onClose]?.(this);
 }
 
 /** Whether a request that came whole is still being answered. */

@@ -34,9 +34,11 @@ const headerValue = (value: string | string[] | undefined): string =>
 const longestRetryAfter = 86_400;
 
 /** Seconds until `Retry-After` (seconds or an HTTP date) allows a new try; undefined where it says nothing usable. */
-function parseRetryAfter(value: string, now: number): number | undefined {
+function parseRetryAfter(value: string): number | undefined {
   if (value === '') return undefined;
-  const seconds = /^\d+(?:\.\d+)?$/.test(value) ? Number(value) : Math.ceil((Date.parse(value) - now) / 1000);
+  const seconds = /^\d+(?:\.\d+)?$/.test(value)
+    ? Number(value)
+    : Math.ceil((Date.parse(value) - Date.now()) / 1000);
   return Number.isNaN(seconds) ? undefined : Math.min(longestRetryAfter, Math.max(0, seconds));
 }
 
@@ -227,7 +229,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#resolveHead?.({
       status: statusCode,
       contentType: (parametersAt < 0 ? contentType : contentType.slice(0, parametersAt)).trim().toLowerCase(),
-      retryAfterSeconds: parseRetryAfter(headerValue(headers['retry-after']), Date.now()),
+      retryAfterSeconds: parseRetryAfter(headerValue(headers['retry-after'])),
       headers,
     });
     this.#resolveHead = undefined;

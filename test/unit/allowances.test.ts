@@ -42,7 +42,7 @@ async function use(
   const standing = await allowances.admit(call, request());
   call.usage = tokens === null ? null : { input_tokens: 0, output_tokens: tokens, total_tokens: tokens };
   call.firstTokenMs = first;
-  allowances.settle(call);
+  allowances.callsEnded([{ call, status: 200 }]);
   return standing;
 }
 
@@ -81,7 +81,7 @@ describe('requests a minute', () => {
     const running = callOf(limits);
     await allowances.admit(running, request());
     for (let i = 0; i < 9; i += 1) await allowances.admit(callOf(limits), request());
-    allowances.settle(running);
+    allowances.callsEnded([{ call: running, status: 200 }]);
     expect((await use(allowances, limits, 0)).requests?.remaining).toBe(3);
   });
 });
@@ -102,7 +102,7 @@ describe('tokens a minute', () => {
     expect((await allowances.admit(running, request('', 60))).tokens?.remaining).toBe(40);
     expect((await allowances.admit(callOf({ tpm: 100 }), request('', 60))).refusal).toBeUndefined();
     expect((await allowances.admit(callOf({ tpm: 100 }), request('', 1))).refusal).toBeDefined();
-    allowances.settle(running);
+    allowances.callsEnded([{ call: running, status: 200 }]);
     expect((await allowances.admit(callOf({ tpm: 100 }), request('', 1))).refusal).toBeUndefined();
   });
 
@@ -128,6 +128,26 @@ describe('tokens a day', () => {
     expect((await use(allowances, { dailyTokens: 10 }, 0)).refusal).toBeUndefined();
   });
 
+  it('are added up for each caller where calls end together', async () => {
+    const allowances = new Allowances(0);
+    const other = new Call(
+      'id',
+      { id: 'key-2', address: '::1', key: { ...unlimited, dailyTokens: 10 } },
+      '/v1/embeddings',
+    );
+    const calls = [callOf({ dailyTokens: 10 }), callOf({ dailyTokens: 10 }), other];
+    for (const call of calls) {
+      await allowances.admit(call, request('', 1));
+      call.usage = { input_tokens: 1, output_tokens: 4, total_tokens: 5 };
+    }
+    allowances.callsEnded(calls.map((call) => ({ call, status: 200 })));
+    expect((await use(allowances, { dailyTokens: 10 }, 0)).refusal).toBeDefined();
+    const next = new Call('id', other.caller, '/v1/embeddings');
+    expect(await allowances.admit(next, request('', 1))).toMatchObject({
+      tokens: { limit: 10, remaining: 4 },
+    });
+  });
+
   it('include those from before a restart', async () => {
     const allowances = new Allowances(0);
     allowances.restoreDay('key-1', 10);
@@ -141,10 +161,10 @@ describe('calls at once', () => {
     const [one, two] = [callOf({ maxConcurrency: 1 }), callOf({ maxConcurrency: 1 })];
     await allowances.admit(one, request());
     expect((await allowances.admit(two, request())).refusal?.retryAfterSeconds).toBe(1);
-    allowances.settle(two);
+    allowances.callsEnded([{ call: two, status: 200 }]);
     expect((await allowances.admit(two, request())).refusal).toBeDefined();
-    allowances.settle(one);
-    allowances.settle(one);
+    allowances.callsEnded([{ call: one, status: 200 }]);
+    allowances.callsEnded([{ call: one, status: 200 }]);
     expect((await allowances.admit(two, request())).refusal).toBeUndefined();
     expect((await allowances.admit(callOf({ maxConcurrency: 1 }), request())).refusal).toBeDefined();
   });

@@ -1,10 +1,19 @@
 /** Gives every inference request its Call, and ends it once, whatever becomes of the response. */
 import type { ServerResponse } from 'node:http';
 import type { FastifyInstance } from 'fastify';
-import type { Allowances } from '../../gateway/allowances.ts';
 import { Call, type Endpoint } from '../../gateway/call.ts';
 import type { EndedCall, Observer } from '../../gateway/observer.ts';
 import { atEndOfTurn } from '../../turn.ts';
+import { onClose } from '../malformed.ts';
+
+/** Where a response has the call that it answers. */
+const callOfResponse = Symbol('call');
+
+declare module 'node:http' {
+  interface ServerResponse {
+    [callOfResponse]?: Call;
+  }
+}
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -60,7 +69,6 @@ const clientClosedRequest = 499;
 export function registerCalls(
   app: FastifyInstance,
   observer: Pick<Observer, 'callStarted' | 'callsEnded'>,
-  allowances: Pick<Allowances, 'settle'>,
 ): LiveCalls {
   const live = new Roster();
   /** What ended in this turn: those who keep records of it are told of all at once, behind their answers. */
@@ -76,12 +84,13 @@ export function registerCalls(
     onSettled = [];
   };
 
-  const end = (call: Call, response: ServerResponse): void => {
+  const end = (response: ServerResponse): void => {
+    const call = response[callOfResponse];
+    if (call === undefined) return;
     if (!response.writableFinished) call.stop('client_gone');
     call.end('rejected');
     call.close();
     live.remove(call);
-    allowances.settle(call);
     if (ended.length === 0) atEndOfTurn(report);
     ended.push({ call, status: response.headersSent ? response.statusCode : clientClosedRequest });
   };
@@ -94,9 +103,8 @@ export function registerCalls(
       request.call = call;
       live.add(call);
       observer.callStarted(call, request.headers);
-      // The response's close is the one event that comes for every ending: Fastify's onResponse is silent when the client leaves,
-      // and the request's own close comes as soon as its body was read.
-      reply.raw.once('close', () => end(call, reply.raw));
+      reply.raw[callOfResponse] = call;
+      reply.raw[onClose] = end;
     }
     done();
   });
