@@ -3,7 +3,9 @@ import { chatBody } from '../measure.ts';
 import { nameOf, scripts } from '../upstream/script.ts';
 import { type Suite, withAll } from './suite.ts';
 
-const warmUpSamples = 300;
+/** One at a time, the compiler meets other paths than under load: it is busy with them for some thousand requests. */
+const warmUpSamples = 4000;
+const quickWarmUpSamples = 300;
 /** As many streams of each target come first, for the compiler: its work would be the slowest hundredth. */
 const warmUpStreams = { concurrency: 32, rounds: 150 };
 const pauseMs = 2;
@@ -34,7 +36,7 @@ export const idle: Suite = {
           ramp: 0,
         });
       }
-      await askLoad({ ...job, samples: warmUpSamples, pauseMs: 0 });
+      await askLoad({ ...job, samples: options.quick ? quickWarmUpSamples : warmUpSamples, pauseMs: 0 });
       for (let rep = 1; rep <= options.reps; rep += 1) {
         // The targets take turns request by request: what disturbs the machine disturbs them alike.
         const { firstEvent, errors } = await askLoad({ ...job, samples: options.quick ? 200 : 1000 });
