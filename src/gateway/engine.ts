@@ -76,6 +76,11 @@ export class Engine {
   readonly #deps: EngineDependencies;
   /** Upstream models that refused a call without streaming. Bounded by the catalog's routes. */
   readonly #streamOnly = new Set<string>();
+  /**
+   * By route, whom else the log told of last. Some servers answer under another name for ever (an alias, a version): a line for
+   * each of their calls would drown the log. Bounded by the catalog's routes.
+   */
+  readonly #strangers = new Map<string, string>();
 
   constructor(deps: EngineDependencies) {
     this.#deps = deps;
@@ -368,9 +373,12 @@ export class Engine {
     if (answered === asked) return;
     if (baseModelName(answered) === baseModelName(asked)) return;
     if (candidate.target.info?.instances?.some((instance) => instance.id === answered)) return;
+    const key = routeKey(candidate);
+    if (this.#strangers.get(key) === answered) return;
+    this.#strangers.set(key, answered);
     this.#deps.log.warn(
       { requestId: call.requestId, provider: candidate.provider, asked, answered },
-      'another model answered than was asked',
+      'another model answered than was asked; the lines of later calls name who answered',
     );
   }
 }

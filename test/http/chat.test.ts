@@ -4,6 +4,7 @@ import { faults } from '../simulators/faults.ts';
 import { type LmStudioSimulator, startLmStudio } from '../simulators/lmstudio.ts';
 import { replyTo } from '../simulators/lmstudio-answers.ts';
 import { jsonOf, type RunningGateway, startGateway } from './gateway.ts';
+import { spawnGateway } from './spawned.ts';
 
 const model = 'qwen2.5-7b-instruct';
 const messages = [{ role: 'user', content: '你好' }];
@@ -391,5 +392,30 @@ describe('another model than was asked for', () => {
     const { headers } = await chat({ model, messages });
     expect(headers.get('x-gateway-requested-model')).toBe(model);
     expect(headers.get('x-gateway-model')).toBe('%E5%88%AB%E7%9A%84/%E6%A8%A1%E5%9E%8B-7b');
+  });
+
+  it('is warned of once, and again when yet another one answers', async () => {
+    const spawned = await spawnGateway({
+      DATABASE_URL: 'sqlite::memory:',
+      LMSTUDIO_BASE_URL: simulator.url,
+    });
+    const answering = ['alias-7b', 'alias-7b', model, 'alias-7b', 'other-7b'];
+    for (const name of answering) {
+      simulator.next(faults.anotherModel(name));
+      const answer = await fetch(`${spawned.url}/api/llm/chat`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ model, messages }),
+      });
+      expect(answer.status, await answer.text()).toBe(200);
+    }
+    await spawned.end('SIGTERM');
+    const warned = spawned.log.filter(({ level, answered }) => level === 'warn' && answered !== undefined);
+    expect(warned.map(({ asked, answered }) => [asked, answered])).toEqual([
+      [model, 'alias-7b'],
+      [model, 'other-7b'],
+    ]);
+    const calls = spawned.log.filter(({ msg }) => msg === 'call');
+    expect(calls.map(({ upstreamModel }) => upstreamModel)).toEqual(answering);
   });
 });
