@@ -155,6 +155,14 @@ describe('a start', () => {
     await simulator.close();
   });
 
+  it("has Fastify's lines in its log, which name each address of a name that has several", async () => {
+    const line = await start({}).line((one) => one.includes('Server listening at'));
+    expect(JSON.parse(line)).toMatchObject({
+      level: 'info',
+      msg: expect.stringMatching(/^Server listening at http:\/\/127\.0\.0\.1:\d+$/),
+    });
+  });
+
   it('waits at most three seconds for a provider that is silent', async () => {
     const silent = createServer(() => {}).listen(0, '127.0.0.1');
     await new Promise((resolve) => silent.once('listening', resolve));
