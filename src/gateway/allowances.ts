@@ -185,20 +185,27 @@ export class Allowances implements Partial<Observer> {
 
   /** Gives back what these calls have reserved and counts what they have used. Without effect for one that held nothing. */
   callsEnded(ended: readonly EndedCall[]): void {
-    // Those that ended together are mostly of few callers.
-    const used = new Map<string, number>();
+    let id = '';
+    let tokens = 0;
     for (const { call } of ended) {
       const reserved = this.#release(call);
       // Addresses have no token limits, and there may be very many of them.
       if (reserved === undefined || call.caller.key === undefined) continue;
-      const { id } = call.caller;
-      used.set(id, (used.get(id) ?? 0) + spent(call, reserved));
+      // Those that ended together are mostly of one caller.
+      if (call.caller.id !== id) {
+        this.#countTokens(id, tokens);
+        id = call.caller.id;
+        tokens = 0;
+      }
+      tokens += spent(call, reserved);
     }
-    for (const [id, tokens] of used) {
-      if (tokens === 0) continue;
-      void this.#tokens.penalty(id, tokens);
-      void this.#countDay(id, tokens);
-    }
+    this.#countTokens(id, tokens);
+  }
+
+  #countTokens(callerId: string, tokens: number): void {
+    if (tokens === 0) return;
+    void this.#tokens.penalty(callerId, tokens);
+    void this.#countDay(callerId, tokens);
   }
 
   /** Counts what was used earlier today, before this process began. */
