@@ -4,7 +4,7 @@ import { nameOf, scripts } from '../upstream/script.ts';
 import { type Suite, withAll } from './suite.ts';
 
 /** One at a time, the compiler meets other paths than under load: it is busy with them for some thousand requests. */
-const warmUpSamples = 4000;
+const warmUpSamples = 12_000;
 const quickWarmUpSamples = 300;
 /** As many streams of each target come first, for the compiler: its work would be the slowest hundredth. */
 const warmUpStreams = { concurrency: 32, rounds: 150 };

@@ -13,22 +13,21 @@ export interface AnswerIdentity {
   readonly created: number;
 }
 
-/** Token counts under OpenAI's names, with what the upstream measured of their parts. */
+/** Token counts under OpenAI's names, with what the upstream measured of their parts. Undefined members are none in JSON. */
 export function encodeUsage(usage: Usage, stats: Stats | undefined): Record<string, unknown> {
   const { reasoning_tokens, cached_tokens } = stats ?? {};
   return {
     prompt_tokens: usage.input_tokens,
     completion_tokens: usage.output_tokens,
     total_tokens: usage.total_tokens,
-    ...(cached_tokens === undefined ? {} : { prompt_tokens_details: { cached_tokens } }),
-    ...(reasoning_tokens === undefined ? {} : { completion_tokens_details: { reasoning_tokens } }),
+    prompt_tokens_details: cached_tokens === undefined ? undefined : { cached_tokens },
+    completion_tokens_details: reasoning_tokens === undefined ? undefined : { reasoning_tokens },
   };
 }
 
-const usageMember = ({ usage, stats }: Pick<ChatResult, 'usage' | 'stats'>) =>
-  usage === null ? {} : { usage: encodeUsage(usage, stats) };
+const usageOf = ({ usage, stats }: ChatResult) => (usage === null ? undefined : encodeUsage(usage, stats));
 
-/** @param model the upstream model that answered */
+/** Undefined members are none in JSON. @param model the upstream model that answered */
 export function encodeChatCompletion(
   result: ChatResult,
   { id, created }: AnswerIdentity,
@@ -39,8 +38,8 @@ export function encodeChatCompletion(
     role: 'assistant',
     content: onlyCalls ? null : result.content,
     refusal: null,
-    ...(result.reasoning === undefined ? {} : { reasoning_content: result.reasoning }),
-    ...(result.toolCalls === undefined ? {} : { tool_calls: result.toolCalls }),
+    reasoning_content: result.reasoning,
+    tool_calls: result.toolCalls,
   };
   return {
     id,
@@ -48,7 +47,7 @@ export function encodeChatCompletion(
     created,
     model,
     choices: [{ index: 0, message, logprobs: result.logprobs ?? null, finish_reason: result.finish.reason }],
-    ...usageMember(result),
+    usage: usageOf(result),
   };
 }
 
@@ -63,7 +62,7 @@ export function encodeTextCompletion(
     created,
     model,
     choices: [{ text: result.content, index: 0, logprobs: null, finish_reason: result.finish.reason }],
-    ...usageMember(result),
+    usage: usageOf(result),
   };
 }
 

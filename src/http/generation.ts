@@ -1,11 +1,12 @@
 /** Answers one generation, plain or streamed, in the dialect that its route speaks. Wires a dialect to the engine, and no more. */
 import type { FastifyReply } from 'fastify';
+import { GatewayError } from '../chat/errors.ts';
 import type { ChatResult } from '../chat/events.ts';
 import type { GenerationRequest } from '../chat/request.ts';
 import type { StreamEncoder } from '../facades/encoder.ts';
 import type { Call } from '../gateway/call.ts';
 import type { Engine } from '../gateway/engine.ts';
-import { routeHeaders, startResponse } from './headers.ts';
+import { startResponse } from './headers.ts';
 import { EventStream, type StreamOptions } from './stream.ts';
 
 export interface GenerationDependencies {
@@ -23,8 +24,10 @@ export function takeBody<Body>(request: { body: Body }): Body {
 /** What a dialect makes of the answer to a call. */
 export interface AnswerDialect {
   /** The body of a plain answer. */
-  encodeResult(result: ChatResult): unknown;
+  encodeResult(result: ChatResult, call: Call): unknown;
   encoder(call: Call, stream: EventStream): StreamEncoder;
+  /** A refusal in the words of whoever asked. */
+  explain(error: GatewayError): GatewayError;
 }
 
 /**
@@ -41,17 +44,20 @@ export function answerGeneration(
   call.model = request.model;
   call.user = request.user;
   call.stream = request.stream;
+  const refuse = (error: unknown): never => {
+    throw error instanceof GatewayError ? dialect.explain(error) : error;
+  };
   if (request.stream) {
     const stream = new EventStream(reply, call, streamOptions);
-    return stream.follow(engine.stream(request, call, stream.begin(dialect.encoder(call, stream))));
+    const produced = engine.stream(request, call, stream.begin(dialect.encoder(call, stream)));
+    return stream.follow(produced).catch(refuse);
   }
   return engine.complete(request, call).then((result) => {
-    const body = JSON.stringify(dialect.encodeResult(result));
-    startResponse(reply, {
+    const body = JSON.stringify(dialect.encodeResult(result, call));
+    startResponse(reply, call, true, {
       'content-type': 'application/json; charset=utf-8',
       'content-length': Buffer.byteLength(body),
-      ...routeHeaders(call, true),
     });
     reply.raw.end(body);
-  });
+  }, refuse);
 }

@@ -13,12 +13,18 @@ function headerSafe(value: string): string {
 }
 
 /**
- * Sends a 200 with these headers and those that hooks have set. Fastify's own reply ends here: what follows is written to
- * `reply.raw`, as it is made.
+ * Sends a 200 with these headers, those that hooks have set, and those that tell who answered. Fastify's own reply ends here: what
+ * follows is written to `reply.raw`, as it is made.
+ * @param answered whether the route that answers is known, and not only the title that was asked for
  */
-export function startResponse(reply: FastifyReply, headers: OutgoingHttpHeaders): void {
+export function startResponse(
+  reply: FastifyReply,
+  call: Call,
+  answered: boolean,
+  headers: OutgoingHttpHeaders,
+): void {
   reply.hijack();
-  reply.raw.writeHead(200, Object.assign(reply.getHeaders(), headers));
+  reply.raw.writeHead(200, Object.assign(reply.getHeaders(), headers, routeHeaders(call, answered)));
 }
 
 /**
@@ -26,8 +32,13 @@ export function startResponse(reply: FastifyReply, headers: OutgoingHttpHeaders)
  * the first chunk it stays the tree of forty strings that it was put together from, 1.5 KB a stream; sent by itself it
  * becomes one string. The socket is corked, so that both leave in one write none the less.
  */
-export function startStream(reply: FastifyReply, headers: OutgoingHttpHeaders): void {
-  startResponse(reply, headers);
+export function startStream(
+  reply: FastifyReply,
+  call: Call,
+  answered: boolean,
+  headers: OutgoingHttpHeaders,
+): void {
+  startResponse(reply, call, answered, headers);
   const { socket } = reply.raw;
   socket?.cork();
   reply.raw.flushHeaders();
@@ -36,7 +47,7 @@ export function startStream(reply: FastifyReply, headers: OutgoingHttpHeaders): 
 
 const uncork = (socket: Socket): void => socket.uncork();
 
-/** The headers that tell who answered. @param answered whether the route that answers is known, and not only the title that was asked for */
+/** The headers that tell who answered. @param answered as above */
 export function routeHeaders(call: Call, answered: boolean): Record<string, string> {
   const headers: Record<string, string> = { 'x-gateway-requested-model': headerSafe(call.model) };
   if (answered && call.provider !== undefined) {

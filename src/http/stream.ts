@@ -6,7 +6,7 @@ import { isContent } from '../chat/events.ts';
 import type { StreamEncoder } from '../facades/encoder.ts';
 import type { EventSink } from '../gateway/attempt.ts';
 import type { Call } from '../gateway/call.ts';
-import { routeHeaders, startStream } from './headers.ts';
+import { startStream } from './headers.ts';
 
 export interface StreamOptions {
   /** How long the first content may keep the headers back. Milliseconds; 0 = as long as it takes. */
@@ -97,11 +97,10 @@ export class EventStream {
     this.#commitTimer = undefined;
     this.#committed = true;
     this.#early = early;
-    startStream(this.#reply, {
+    startStream(this.#reply, this.#call, !early, {
       'content-type': 'text/event-stream; charset=utf-8',
       'cache-control': 'no-cache, no-transform',
       'x-accel-buffering': 'no',
-      ...routeHeaders(this.#call, !early),
     });
     if (this.#options.heartbeatMs > 0) {
       this.#heartbeat = setTimeout(() => this.#beat(), this.#options.heartbeatMs);

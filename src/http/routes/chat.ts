@@ -27,6 +27,7 @@ const unified: AnswerDialect = {
         ? { provider: call.provider, model: call.upstreamModel ?? '', attempts: call.attempts }
         : undefined,
     ),
+  explain: (error) => error,
 };
 
 export function registerChat(app: FastifyInstance, deps: GenerationDependencies): void {

@@ -1,5 +1,4 @@
 /** POST /v1/chat/completions and /v1/completions, GET /v1/models: the OpenAI-compatible dialect over the same engine. */
-import { randomUUID } from 'node:crypto';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
@@ -15,6 +14,7 @@ import {
 import {
   chatCompletionBody,
   completionBody,
+  type FieldNames,
   type Incoming,
   inCallersWords,
   readChatCompletion,
@@ -25,8 +25,14 @@ import type { Call } from '../../gateway/call.ts';
 import type { Catalog, CatalogModel } from '../../gateway/catalog.ts';
 import type { Discovery } from '../../gateway/discovery.ts';
 import { mayUse } from '../../gateway/keys.ts';
-import { answerGeneration, type GenerationDependencies, takeBody } from '../generation.ts';
+import {
+  type AnswerDialect,
+  answerGeneration,
+  type GenerationDependencies,
+  takeBody,
+} from '../generation.ts';
 import { callOf } from '../plugins/calls.ts';
+import { newHexId } from '../request-id.ts';
 import { describeModel } from './models.ts';
 import {
   chatCompletionDescription,
@@ -50,6 +56,45 @@ interface Kind {
 const chatKind: Kind = { idPrefix: 'chatcmpl-', encode: encodeChatCompletion, choices: chatChoices };
 const textKind: Kind = { idPrefix: 'cmpl-', encode: encodeTextCompletion, choices: () => textChoices };
 
+const modelOf = (call: Call): string => call.upstreamModel ?? call.model;
+
+/** How one request is answered. Knows of it what the answer needs, and does not keep it. */
+class OpenAIDialect implements AnswerDialect {
+  readonly #kind: Kind;
+  readonly #includeUsage: boolean;
+  readonly #fieldNames: FieldNames;
+
+  constructor(kind: Kind, includeUsage: boolean, fieldNames: FieldNames) {
+    this.#kind = kind;
+    this.#includeUsage = includeUsage;
+    this.#fieldNames = fieldNames;
+  }
+
+  encodeResult(result: ChatResult, call: Call): unknown {
+    return this.#kind.encode(result, this.#identity(call), modelOf(call));
+  }
+
+  encoder(call: Call): OpenAIEncoder {
+    return new OpenAIEncoder(this.#kind.choices(), {
+      identity: this.#identity(call),
+      model: () => modelOf(call),
+      includeUsage: this.#includeUsage,
+      explain: (error) => this.explain(error),
+    });
+  }
+
+  explain(error: GatewayError): GatewayError {
+    return inCallersWords(error, this.#fieldNames);
+  }
+
+  #identity({ startedAt }: Call): AnswerIdentity {
+    return {
+      id: this.#kind.idPrefix + newHexId(),
+      created: Math.floor(startedAt / 1000),
+    };
+  }
+}
+
 function answerOpenAI(
   { request, includeUsage, fieldNames }: Incoming<GenerationRequest>,
   kind: Kind,
@@ -57,19 +102,7 @@ function answerOpenAI(
   reply: FastifyReply,
   deps: GenerationDependencies,
 ): Promise<void> {
-  const identity = {
-    id: kind.idPrefix + randomUUID().replaceAll('-', ''),
-    created: Math.floor(call.startedAt / 1000),
-  };
-  const model = (): string => call.upstreamModel ?? call.model;
-  const explain = (error: GatewayError) => inCallersWords(error, fieldNames);
-  const dialect = {
-    encodeResult: (result: ChatResult) => kind.encode(result, identity, model()),
-    encoder: () => new OpenAIEncoder(kind.choices(), { identity, model, includeUsage, explain }),
-  };
-  return answerGeneration(request, call, reply, dialect, deps).catch((error: unknown) => {
-    throw error instanceof GatewayError ? explain(error) : error;
-  });
+  return answerGeneration(request, call, reply, new OpenAIDialect(kind, includeUsage, fieldNames), deps);
 }
 
 /** A model as it stands now: loaded where one of its routes has it loaded, with the length that it was loaded with. */
