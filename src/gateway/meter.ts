@@ -18,8 +18,12 @@ export interface MeterDependencies {
   readonly capacity?: number;
 }
 
-/** From a call's end to the attempt to write its row. The contract allows 500. Milliseconds. */
+/**
+ * From a call's end to the attempt to write its row; the contract allows 500. Nothing else runs meanwhile, so that from the first
+ * of these times on the end of another call is waited for: behind an answer, nobody is likely to wait. Milliseconds.
+ */
 const flushAfterMs = 150;
+const flushAtLatestMs = 300;
 
 /** Rows of one transaction: about 4 ms in which nothing else runs. */
 const batchSize = 500;
@@ -79,6 +83,8 @@ export class Meter implements Partial<Observer> {
   readonly #capacity: number;
   #rows: NewUsageRow[] = [];
   #timer: NodeJS.Timeout | undefined;
+  /** When the next end of a call is a good time to write. Milliseconds, of the process's clock. */
+  #ripeAt = Number.POSITIVE_INFINITY;
   #followTimer: NodeJS.Timeout | undefined;
   #pruneTimer: NodeJS.Timeout | undefined;
   #flushing: Promise<void> | undefined;
@@ -122,11 +128,15 @@ export class Meter implements Partial<Observer> {
   callsEnded(ended: readonly EndedCall[]): void {
     for (const { call, status } of ended) this.#rows.push(usageRow(call, status));
     while (this.#rows.length > this.#capacity) this.#makeRoom();
-    this.#schedule(flushAfterMs);
+    if (performance.now() >= this.#ripeAt) void this.flush();
+    else this.#schedule(flushAtLatestMs, flushAfterMs);
   }
 
   /** Writes what waits now, as far as possible. */
   flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#ripeAt = Number.POSITIVE_INFINITY;
     this.#flushing ??= this.#writeAll().finally(() => {
       this.#flushing = undefined;
     });
@@ -148,12 +158,11 @@ export class Meter implements Partial<Observer> {
     if (lost > 0) this.#deps.log.error({ rows: lost }, 'usage rows are lost');
   }
 
-  #schedule(afterMs: number): void {
+  /** @param ripeAfterMs from when on the end of a call may be taken for it; a failed attempt has its own time */
+  #schedule(atLatestMs: number, ripeAfterMs = Number.POSITIVE_INFINITY): void {
     if (this.#timer !== undefined || this.#flushing !== undefined || this.#closed) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      void this.flush();
-    }, afterMs);
+    this.#ripeAt = performance.now() + ripeAfterMs;
+    this.#timer = setTimeout(() => void this.flush(), atLatestMs);
   }
 
   async #writeAll(): Promise<void> {

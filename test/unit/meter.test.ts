@@ -4,7 +4,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import SqliteDatabase from 'better-sqlite3';
 import { pino } from 'pino';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { reportUsage } from '../../src/admin/usage.ts';
 import { Call, type Caller } from '../../src/gateway/call.ts';
 import { Meter, type MeterDependencies } from '../../src/gateway/meter.ts';
@@ -163,6 +163,53 @@ describe('the meter', () => {
     meter.callsEnded([{ call: endedCall('a'), status: 200 }]);
     await until(() => idsOnDisk().length === 1);
     expect(performance.now() - recordedAt).toBeLessThan(500);
+  });
+
+  it('writes behind the end of a later call, and where none comes, in time none the less', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    try {
+      const written: string[][] = [];
+      const write = (rows: readonly NewUsageRow[]) => void written.push(rows.map((one) => one.request_id));
+      const meter = createMeter({ writer: { write, deleteBefore: () => 0 }, follow: async () => true });
+      const end = (id: string): void => meter.callsEnded([{ call: endedCall(id), status: 200 }]);
+      end('a');
+      await vi.advanceTimersByTimeAsync(100);
+      end('b');
+      await vi.advanceTimersByTimeAsync(100);
+      expect(written).toEqual([]);
+      end('c');
+      await vi.advanceTimersByTimeAsync(0);
+      expect(written).toEqual([['a', 'b', 'c']]);
+      end('alone');
+      await vi.advanceTimersByTimeAsync(299);
+      expect(written).toHaveLength(1);
+      await vi.advanceTimersByTimeAsync(1);
+      expect(written.slice(1)).toEqual([['alone']]);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('leaves a database that fails its time, however many calls end meanwhile', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'setImmediate', 'performance'] });
+    try {
+      let tries = 0;
+      const write = (): never => {
+        tries += 1;
+        throw new Error('disk I/O error');
+      };
+      const meter = createMeter({ writer: { write, deleteBefore: () => 0 }, follow: async () => true });
+      for (let ms = 0; ms < 1000; ms += 10) {
+        meter.callsEnded([{ call: endedCall(`call-${ms}`), status: 200 }]);
+        await vi.advanceTimersByTimeAsync(10);
+      }
+      expect(tries).toBe(1);
+      const ended = meter.close();
+      await vi.advanceTimersByTimeAsync(4000);
+      await ended;
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it('writes what waits when it is closed', async () => {
