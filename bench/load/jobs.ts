@@ -31,6 +31,8 @@ export type LoadJob =
       /** Taken in turn, one request at a time. */
       readonly endpoints: readonly Endpoint[];
       readonly samples: number;
+      /** Requests of a turn. */
+      readonly inARow: number;
       readonly pauseMs: number;
     }
   | {

@@ -9,6 +9,8 @@ const quickWarmUpSamples = 300;
 /** As many streams of each target come first, for the compiler: its work would be the slowest hundredth. */
 const warmUpStreams = { concurrency: 32, rounds: 150 };
 const pauseMs = 2;
+/** In turns of some requests: taken one by one, each target would find the processor's caches full of the others' code. */
+const inARow = 250;
 
 export const idle: Suite = {
   table: {
@@ -26,7 +28,7 @@ export const idle: Suite = {
       const { options, askLoad } = bench;
       const body = chatBody(nameOf(scripts.single), true, 1);
       const endpoints = [...all.values()].map(({ endpoint }) => ({ ...endpoint, body }));
-      const job = { kind: 'first-event', endpoints, pauseMs } as const;
+      const job = { kind: 'first-event', endpoints, inARow, pauseMs } as const;
       for (const endpoint of endpoints) {
         await askLoad({
           kind: 'streams',
@@ -38,7 +40,6 @@ export const idle: Suite = {
       }
       await askLoad({ ...job, samples: options.quick ? quickWarmUpSamples : warmUpSamples, pauseMs: 0 });
       for (let rep = 1; rep <= options.reps; rep += 1) {
-        // The targets take turns request by request: what disturbs the machine disturbs them alike.
         const { firstEvent, errors } = await askLoad({ ...job, samples: options.quick ? 200 : 1000 });
         const names = [...all.keys()];
         const upstream = firstEvent[names.indexOf('direct')];
