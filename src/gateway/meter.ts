@@ -23,7 +23,7 @@ export interface MeterDependencies {
  * of these times on the end of another call is waited for: behind an answer, nobody is likely to wait. Milliseconds.
  */
 const flushAfterMs = 150;
-const flushAtLatestMs = 300;
+const flushAtLatestMs = 200;
 
 /** Rows of one transaction: about 4 ms in which nothing else runs. */
 const batchSize = 500;
@@ -137,8 +137,9 @@ export class Meter implements Partial<Observer> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#ripeAt = Number.POSITIVE_INFINITY;
-    this.#flushing ??= this.#writeAll().finally(() => {
+    this.#flushing ??= this.#writeAll().then((retryMs) => {
       this.#flushing = undefined;
+      if (this.#rows.length > 0) this.#schedule(retryMs);
     });
     return this.#flushing;
   }
@@ -165,8 +166,8 @@ export class Meter implements Partial<Observer> {
     this.#timer = setTimeout(() => void this.flush(), atLatestMs);
   }
 
-  async #writeAll(): Promise<void> {
-    let retryMs = retryBrokenMs;
+  /** @returns after how many milliseconds to go on, if rows are left */
+  async #writeAll(): Promise<number> {
     try {
       if (!(await this.#deps.follow())) throw new Error('the database file is gone');
       while (this.#rows.length > 0) {
@@ -176,12 +177,12 @@ export class Meter implements Partial<Observer> {
         if (this.#rows.length > 0) await nextTurn();
       }
       this.#setHealth(undefined);
+      return flushAtLatestMs;
     } catch (error) {
-      if (error instanceof UsageBusy) retryMs = retryBusyMs;
-      if (!(error instanceof UsageBusy) || this.#isTooBusy()) this.#setHealth(error);
+      const isBusy = error instanceof UsageBusy;
+      if (!isBusy || this.#isTooBusy()) this.#setHealth(error);
+      return isBusy ? retryBusyMs : retryBrokenMs;
     }
-    // In the turn after this one, when the flush is over.
-    if (this.#rows.length > 0) setImmediate(() => this.#schedule(retryMs));
   }
 
   #isTooBusy(): boolean {
