@@ -35,6 +35,9 @@ export interface EngineDependencies {
 /** A model instance or quantization is still the model: `qwen3-8b@q4_k_m`, `qwen3-8b:2`. */
 const baseModelName = (name: string): string => name.replace(/(?:@[\w.-]+|:\d+)$/, '');
 
+/** Names that are told for one route. */
+const mostStrangers = 100;
+
 /** What a call wants of the routes that are tried for it. */
 interface Work<Adapter, Result> {
   /** The routes that can carry it, once its caller may use the model. Asked first, and once. @throws GatewayError */
@@ -74,13 +77,13 @@ class Kept<T> {
 
 export class Engine {
   readonly #deps: EngineDependencies;
-  /** Upstream models that refused a call without streaming. Bounded by the catalog's routes. */
+  /** Upstream models that refused a call without streaming. Bounded by the routes that ever were. */
   readonly #streamOnly = new Set<string>();
   /**
-   * By route, whom else the log told of last. Some servers answer under another name for ever (an alias, a version): a line for
-   * each of their calls would drown the log. Bounded by the catalog's routes.
+   * By route, whom else the log told of. Some servers answer under other names for ever (an alias, whatever a router chose): a line
+   * for each of their calls would drown the log.
    */
-  readonly #strangers = new Map<string, string>();
+  readonly #strangers = new Map<string, Set<string>>();
 
   constructor(deps: EngineDependencies) {
     this.#deps = deps;
@@ -374,11 +377,12 @@ export class Engine {
     if (baseModelName(answered) === baseModelName(asked)) return;
     if (candidate.target.info?.instances?.some((instance) => instance.id === answered)) return;
     const key = routeKey(candidate);
-    if (this.#strangers.get(key) === answered) return;
-    this.#strangers.set(key, answered);
+    const known = this.#strangers.get(key) ?? new Set();
+    if (known.has(answered) || known.size >= mostStrangers) return;
+    this.#strangers.set(key, known.add(answered));
     this.#deps.log.warn(
       { requestId: call.requestId, provider: candidate.provider, asked, answered },
-      'another model answered than was asked; the lines of later calls name who answered',
+      'another model answered than was asked; it is told once for each name',
     );
   }
 }
