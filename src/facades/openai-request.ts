@@ -184,14 +184,15 @@ function givenIn(body: ChatBody): GivenParameters {
   const max_tokens = tokenLimitOf(body);
   // `store` is the one name that means something else there. Most bodies are taken as they are: a copy costs a microsecond.
   if (max_tokens === body.max_tokens && isAbsent(effort) && isAbsent(body.store))
-    return body as GivenParameters;
+    return body as ChatBody & { store?: null | undefined };
   return { ...body, max_tokens, reasoning: isAbsent(effort) ? undefined : efforts[effort], store: undefined };
 }
 
 /** @throws GatewayError for combinations that make no sense */
 export function readChatCompletion(body: ChatBody): Incoming<ChatRequest> {
+  const given = givenIn(body);
   if (body.top_logprobs && body.logprobs !== true) throw invalidParameter('top_logprobs', '需要 logprobs');
-  const common = readCommon(body, effectiveParameters(givenIn(body)));
+  const common = readCommon(body, effectiveParameters(given));
   if (common.parameters.tool_choice !== undefined && common.parameters.tools === undefined) {
     throw invalidParameter('tool_choice', '需要 tools');
   }

@@ -47,7 +47,7 @@ export function startStream(
 
 const uncork = (socket: Socket): void => socket.uncork();
 
-/** The headers that tell who answered. @param answered as above */
+/** The headers that tell who answered. @param answered whether the answering route is known */
 export function routeHeaders(call: Call, answered: boolean): Record<string, string> {
   const headers: Record<string, string> = { 'x-gateway-requested-model': headerSafe(call.model) };
   if (answered && call.provider !== undefined) {

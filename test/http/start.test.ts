@@ -155,7 +155,7 @@ describe('a start', () => {
     await simulator.close();
   });
 
-  it("has Fastify's lines in its log, which name each address of a name that has several", async () => {
+  it("has Fastify's lines in its log", async () => {
     const line = await start({}).line((one) => one.includes('Server listening at'));
     expect(JSON.parse(line)).toMatchObject({
       level: 'info',
