@@ -53,11 +53,22 @@ export function answerGeneration(
     return stream.follow(produced).catch(refuse);
   }
   return engine.complete(request, call).then((result) => {
-    const body = JSON.stringify(dialect.encodeResult(result, call));
-    startResponse(reply, call, true, {
-      'content-type': 'application/json; charset=utf-8',
-      'content-length': Buffer.byteLength(body),
-    });
-    reply.raw.end(body);
+    sendJson(reply, call, JSON.stringify(dialect.encodeResult(result, call)));
   }, refuse);
+}
+
+function sendJson(reply: FastifyReply, call: Call, body: string): void {
+  const bytes = Buffer.byteLength(body);
+  startResponse(reply, call, true, {
+    'content-type': 'application/json; charset=utf-8',
+    'content-length': bytes,
+  });
+  const { raw } = reply;
+  const { socket } = raw;
+  // Uncorked before the end, head and body leave as one string: `end(body)` would send an empty one behind it. The bytes of ASCII
+  // are the same in both encodings, and need not be worked out.
+  socket?.cork();
+  raw.write(body, bytes === body.length ? 'latin1' : 'utf8');
+  socket?.uncork();
+  raw.end();
 }

@@ -28,6 +28,3 @@ export function newRequestId(): string {
   count += 1;
   return prefix + counter + suffix;
 }
-
-/** The same as 32 hexadecimal digits. */
-export const newHexId = (): string => newRequestId().replaceAll('-', '');

@@ -109,7 +109,7 @@ describe.each(withCompletions)('POST /v1/completions through %s', (name) => {
     const { model } = upstreams.of[name];
     const response = await upstreams.gateway.post('/v1/completions', { model, prompt: [prompt] });
     expect(await response.json()).toEqual({
-      id: expect.stringMatching(/^cmpl-[0-9a-f]{32}$/),
+      id: expect.stringMatching(/^cmpl-[0-9a-f-]{36}$/),
       object: 'text_completion',
       created: expect.any(Number),
       model,

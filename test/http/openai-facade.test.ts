@@ -23,9 +23,9 @@ async function stream(body: object): Promise<string> {
   expect(response.status).toBe(200);
   expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
   const text = await response.text();
-  expect(new Set(text.match(/"id":"chatcmpl-[0-9a-f]{32}"/g)).size).toBe(1);
+  expect(new Set(text.match(/"id":"chatcmpl-[0-9a-f-]{36}"/g)).size).toBe(1);
   expect(new Set(text.match(/"created":\d+/g)).size).toBe(1);
-  return text.replace(/chatcmpl-[0-9a-f]{32}/g, 'ID').replace(/"created":\d+/g, '"created":0');
+  return text.replace(/chatcmpl-[0-9a-f-]{36}/g, 'ID').replace(/"created":\d+/g, '"created":0');
 }
 
 const chunk = (delta: object, finish_reason: string | null = null, model = 'local-chat'): string =>

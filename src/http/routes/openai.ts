@@ -32,7 +32,7 @@ import {
   takeBody,
 } from '../generation.ts';
 import { callOf } from '../plugins/calls.ts';
-import { newHexId } from '../request-id.ts';
+import { newRequestId } from '../request-id.ts';
 import { describeModel } from './models.ts';
 import {
   chatCompletionDescription,
@@ -89,7 +89,7 @@ class OpenAIDialect implements AnswerDialect {
 
   #identity({ startedAt }: Call): AnswerIdentity {
     return {
-      id: this.#kind.idPrefix + newHexId(),
+      id: this.#kind.idPrefix + newRequestId(),
       created: Math.floor(startedAt / 1000),
     };
   }
