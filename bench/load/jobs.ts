@@ -28,11 +28,10 @@ export type LoadJob =
     }
   | {
       readonly kind: 'first-event';
-      /** Taken in turn, one request at a time. */
+      /** One after the other, each one request at a time. */
       readonly endpoints: readonly Endpoint[];
+      /** Of each. */
       readonly samples: number;
-      /** Requests of a turn. */
-      readonly inARow: number;
       readonly pauseMs: number;
     }
   | {

@@ -136,15 +136,13 @@ export async function loadFirstEvents(job: Extract<LoadJob, { kind: 'first-event
   const tally = createTally();
   const clients = job.endpoints.map((endpoint) => createStreamClient(endpoint, 1));
   const times: number[][] = job.endpoints.map(() => []);
-  for (let done = 0; done < job.samples; done += job.inARow) {
-    for (const [index, client] of clients.entries()) {
-      for (let sample = done; sample < Math.min(done + job.inARow, job.samples); sample += 1) {
-        const report = await client.run();
-        const { failure } = report;
-        tally.add(failure === '' ? report : { ...report, failure: `endpoint ${index}: ${failure}` });
-        if (failure === '') times[index]?.push(report.firstEventMs);
-        await sleep(job.pauseMs);
-      }
+  for (const [index, client] of clients.entries()) {
+    for (let sample = 0; sample < job.samples; sample += 1) {
+      const report = await client.run();
+      const { failure } = report;
+      tally.add(failure === '' ? report : { ...report, failure: `endpoint ${index}: ${failure}` });
+      if (failure === '') times[index]?.push(report.firstEventMs);
+      if (job.pauseMs > 0) await sleep(job.pauseMs);
     }
   }
   for (const client of clients) client.close();

@@ -3,14 +3,19 @@ import { chatBody } from '../measure.ts';
 import { nameOf, scripts } from '../upstream/script.ts';
 import { type Suite, withAll } from './suite.ts';
 
-/** One at a time, the compiler meets other paths than under load: it is busy with them for some thousand requests. */
-const warmUpSamples = 12_000;
-const quickWarmUpSamples = 300;
-/** As many streams of each target come first, for the compiler: its work would be the slowest hundredth. */
+/**
+ * A gateway looks for models every 30 seconds. The first look brings V8's compiler back, as it is the first time that the functions
+ * which send the calls see anything else; it then needs some thousand requests more. 100 seconds after the start V8 shrinks the heap,
+ * and much is compiled anew once more. The repetitions lie between the two.
+ */
+const warmUpMs = 42_000;
+const quickWarmUpMs = 1000;
+/** Streams of each target that come before that, so that no time is lost with what is compiled first. */
 const warmUpStreams = { concurrency: 32, rounds: 150 };
 const pauseMs = 2;
-/** In turns of some requests: taken one by one, each target would find the processor's caches full of the others' code. */
-const inARow = 250;
+/** In a row: taken in turns, each target would find the processor's caches full of the others' code. */
+const samples = 1000;
+const quickSamples = 200;
 
 export const idle: Suite = {
   table: {
@@ -28,7 +33,11 @@ export const idle: Suite = {
       const { options, askLoad } = bench;
       const body = chatBody(nameOf(scripts.single), true, 1);
       const endpoints = [...all.values()].map(({ endpoint }) => ({ ...endpoint, body }));
-      const job = { kind: 'first-event', endpoints, inARow, pauseMs } as const;
+      const job = {
+        kind: 'first-event',
+        endpoints,
+        samples: options.quick ? quickSamples : samples,
+      } as const;
       for (const endpoint of endpoints) {
         await askLoad({
           kind: 'streams',
@@ -38,9 +47,10 @@ export const idle: Suite = {
           ramp: 0,
         });
       }
-      await askLoad({ ...job, samples: options.quick ? quickWarmUpSamples : warmUpSamples, pauseMs: 0 });
+      const warmAt = performance.now() + (options.quick ? quickWarmUpMs : warmUpMs);
+      while (performance.now() < warmAt) await askLoad({ ...job, pauseMs: 0 });
       for (let rep = 1; rep <= options.reps; rep += 1) {
-        const { firstEvent, errors } = await askLoad({ ...job, samples: options.quick ? 200 : 1000 });
+        const { firstEvent, errors } = await askLoad({ ...job, pauseMs });
         const names = [...all.keys()];
         const upstream = firstEvent[names.indexOf('direct')];
         for (const [index, target] of names.entries()) {
