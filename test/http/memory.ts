@@ -17,6 +17,8 @@ const collector = `process.on('${collectSignal}', () => globalThis.gc())`;
 export interface MeasuredGateway extends SpawnedGateway {
   /** Bytes that are in use after everything that can be freed was freed. */
   heapUsed(): Promise<number>;
+  /** The same with the buffers, which are outside of V8's heap. */
+  memoryInUse(): Promise<number>;
   residentBytes(): Promise<number>;
 }
 
@@ -27,19 +29,22 @@ export async function spawnMeasured(environment: Readonly<Record<string, string>
     '--import',
     `data:text/javascript,${encodeURIComponent(collector)}`,
   ]);
+  const afterCollection = async (...names: readonly string[]): Promise<number> => {
+    // A second or so after the last call its timers and finalizers have run, and what they held can be taken away.
+    const seen: number[] = [];
+    for (let round = 0; round < 5; round += 1) {
+      await sleep(300);
+      gateway.kill(collectSignal);
+      await sleep(50);
+      const values = await Promise.all(names.map((name) => readGauge(gateway.url, name)));
+      seen.push(values.reduce((sum, value) => sum + value, 0));
+    }
+    return Math.min(...seen);
+  };
   return {
     ...gateway,
     residentBytes: () => readGauge(gateway.url, 'process_resident_memory_bytes'),
-    async heapUsed() {
-      // A second or so after the last call its timers and finalizers have run, and what they held can be taken away.
-      const seen: number[] = [];
-      for (let round = 0; round < 5; round += 1) {
-        await sleep(300);
-        gateway.kill(collectSignal);
-        await sleep(50);
-        seen.push(await readGauge(gateway.url, 'nodejs_heap_size_used_bytes'));
-      }
-      return Math.min(...seen);
-    },
+    heapUsed: () => afterCollection('nodejs_heap_size_used_bytes'),
+    memoryInUse: () => afterCollection('nodejs_heap_size_used_bytes', 'nodejs_external_memory_bytes'),
   };
 }
