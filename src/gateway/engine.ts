@@ -10,7 +10,7 @@ import type { UpstreamClient } from '../upstream/client.ts';
 import type { Admission, Slot } from './admission.ts';
 import { type AttemptProgress, type EventSink, runAttempt } from './attempt.ts';
 import type { Breakers } from './breaker.ts';
-import type { Call, Try } from './call.ts';
+import { type Call, shortName, type Try } from './call.ts';
 import type { Catalog, CatalogModel } from './catalog.ts';
 import type { Discovery } from './discovery.ts';
 import { EmbeddingBatches, runEmbedding } from './embed.ts';
@@ -35,7 +35,7 @@ export interface EngineDependencies {
 /** A model instance or quantization is still the model: `qwen3-8b@q4_k_m`, `qwen3-8b:2`. */
 const baseModelName = (name: string): string => name.replace(/(?:@[\w.-]+|:\d+)$/, '');
 
-/** Names that are told for one route. */
+/** Names that are told for one route at most: the log is no list of whatever an upstream makes up. */
 const mostStrangers = 100;
 
 /** What a call wants of the routes that are tried for it. */
@@ -377,11 +377,12 @@ export class Engine {
     if (baseModelName(answered) === baseModelName(asked)) return;
     if (candidate.target.info?.instances?.some((instance) => instance.id === answered)) return;
     const key = routeKey(candidate);
+    const stranger = shortName(answered);
     const known = this.#strangers.get(key) ?? new Set();
-    if (known.has(answered) || known.size >= mostStrangers) return;
-    this.#strangers.set(key, known.add(answered));
+    if (known.has(stranger) || known.size >= mostStrangers) return;
+    this.#strangers.set(key, known.add(stranger));
     this.#deps.log.warn(
-      { requestId: call.requestId, provider: candidate.provider, asked, answered },
+      { requestId: call.requestId, provider: candidate.provider, asked, answered: stranger },
       'another model answered than was asked; it is told once for each name',
     );
   }
