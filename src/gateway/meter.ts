@@ -137,10 +137,13 @@ export class Meter implements Partial<Observer> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#ripeAt = Number.POSITIVE_INFINITY;
-    this.#flushing ??= this.#writeAll().then((retryMs) => {
-      this.#flushing = undefined;
-      if (this.#rows.length > 0) this.#schedule(retryMs);
-    });
+    this.#flushing ??= this.#writeAll()
+      .finally(() => {
+        this.#flushing = undefined;
+      })
+      .then((nextMs) => {
+        if (this.#rows.length > 0) this.#schedule(nextMs);
+      });
     return this.#flushing;
   }
 
