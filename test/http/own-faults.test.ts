@@ -1,5 +1,5 @@
 /** What the log says of the gateway's own faults: each line names the request, so that it can be found. */
-import { expect, it } from 'vitest';
+import { expect, it, onTestFinished } from 'vitest';
 import { startLmStudio } from '../simulators/lmstudio.ts';
 import { spawnGateway } from './spawned.ts';
 
@@ -22,6 +22,7 @@ ServerResponse.prototype.end = function (...given) {
 
 it('are logged with the id of the request, and end neither the process nor the next call', async () => {
   const studio = await startLmStudio({});
+  onTestFinished(() => studio.close());
   const gateway = await spawnGateway({ DATABASE_URL: 'sqlite::memory:', LMSTUDIO_BASE_URL: studio.url }, [
     '--import',
     `data:text/javascript,${encodeURIComponent(faulty)}`,
@@ -43,7 +44,6 @@ it('are logged with the id of the request, and end neither the process nor the n
   expect(await (await chat('next')).text()).toContain('"finish_reason":"stop"');
 
   await gateway.end('SIGTERM');
-  await studio.close();
   const errors = gateway.log.filter(({ level }) => level === 'error');
   expect(errors).toEqual([
     expect.objectContaining({
