@@ -97,8 +97,8 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
     // Given a logger, Fastify checks it for each request, and waits for the end of every answer with two listeners that keep the
     // request till then, some 2 us in all. For its few own lines it gets the logger behind its back.
     logger: false,
-    // One own line per request instead of two of Fastify's, which cost 33 us. Its other lines would have whole requests in
-    // them, with their keys.
+    // One own line per request instead of two of Fastify's, which cost 33 us. Those about errors would have whole
+    // requests in them, with their keys.
     logController: new LogController({ disableRequestLogging: true }),
     requestIdHeader: false,
     genReqId: (request) => requestIdOf(request.headers['x-request-id']),

@@ -1,28 +1,9 @@
 /** What each caller may still use: requests and tokens a minute, calls at once, tokens a day. Knows no key store and no HTTP. */
-import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible';
 import { GatewayError } from '../chat/errors.ts';
 import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
-import type { Call, Caller } from './call.ts';
+import type { Call, Caller, Quota } from './call.ts';
+import { type Count, CountingWindow } from './counting-window.ts';
 import type { EndedCall, Observer } from './observer.ts';
-
-/** How far one limit is used up. */
-export interface Quota {
-  readonly limit: number;
-  readonly remaining: number;
-  /** Until the whole limit is there again. Milliseconds. */
-  readonly resetMs: number;
-}
-
-/** How a caller stands with its limits; what is not limited is absent. */
-export interface Standing {
-  readonly requests?: Quota;
-  /** Of the minute, or where only the day is limited, of the day. */
-  readonly tokens?: Quota;
-  /** Why the call may not run now. */
-  readonly refusal?: GatewayError;
-}
-
-const unlimited: Standing = {};
 
 interface Refusal {
   readonly limit: 'requests' | 'tokens' | 'tokens of the day' | 'concurrency';
@@ -36,9 +17,6 @@ interface Limits {
   readonly maxConcurrency: number;
   readonly dailyTokens: number;
 }
-
-const isLimited = ({ rpm, tpm, maxConcurrency, dailyTokens }: Limits): boolean =>
-  rpm > 0 || tpm > 0 || maxConcurrency > 0 || dailyTokens > 0;
 
 /** What one caller's running calls have set aside. */
 interface Running {
@@ -55,18 +33,24 @@ const usualAnswer = 256;
 /** About four bytes of text make one token; of pictures only the upstream knows. */
 const bytesPerToken = 4;
 
-function textsOf(request: GenerationRequest | EmbeddingRequest): readonly string[] {
+function bytesOf(request: GenerationRequest | EmbeddingRequest): number {
+  let bytes = 0;
+  const count = (text: string): void => {
+    bytes += Buffer.byteLength(text);
+  };
   switch (request.kind) {
     case 'chat':
-      return request.messages.flatMap(({ content }) =>
-        typeof content === 'string'
-          ? content
-          : (content ?? []).flatMap((part) => (part.type === 'text' ? part.text : [])),
-      );
+      for (const { content } of request.messages) {
+        if (typeof content === 'string') count(content);
+        else for (const part of content ?? []) if (part.type === 'text') count(part.text);
+      }
+      return bytes;
     case 'completion':
-      return [request.prompt];
+      count(request.prompt);
+      return bytes;
     case 'embedding':
-      return request.input;
+      request.input.forEach(count);
+      return bytes;
     default:
       return request satisfies never;
   }
@@ -74,39 +58,41 @@ function textsOf(request: GenerationRequest | EmbeddingRequest): readonly string
 
 /** Roughly how many tokens a request will use, its answer included. */
 export function estimateTokens(request: GenerationRequest | EmbeddingRequest): number {
-  let bytes = 0;
-  for (const text of textsOf(request)) bytes += Buffer.byteLength(text);
   const answer = request.kind === 'embedding' ? 0 : (request.parameters.max_tokens ?? usualAnswer);
-  return Math.ceil(bytes / bytesPerToken) + answer;
+  return Math.ceil(bytesOf(request) / bytesPerToken) + answer;
 }
 
+const minuteMs = 60_000;
 const dayMs = 86_400_000;
 
-/** Until the next midnight UTC. Milliseconds. */
-const restOfDayMs = (now: number): number => dayMs - (now % dayMs);
+/** When the day is over, at midnight UTC. */
+const endOfDay = (now: number): number => now - (now % dayMs) + dayMs;
 
-/** Each limit has its own width, so the windows only count, and the comparison is made here. */
-const countingWindow = (seconds: number): RateLimiterMemory =>
-  new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: seconds, keyPrefix: '' });
-
-const quotaOf = (counted: RateLimiterRes, limit: number, reserved: number): Quota => ({
+/** How far a count is from its limit. @param reserved what running calls will probably add to it */
+const quotaOf = ({ points, endsAt }: Count, limit: number, reserved: number, now: number): Quota => ({
   limit,
-  remaining: Math.max(0, limit - counted.consumedPoints - reserved),
-  resetMs: counted.msBeforeNext,
+  remaining: Math.max(0, limit - points - reserved),
+  resetMs: endsAt - now,
 });
 
-/** One error for all limits that stand in the way: the one that lasts longest says when to come back. */
-function refusalOf(refusals: readonly Refusal[]): Pick<Standing, 'refusal'> {
-  const longest = refusals.reduce<Refusal | undefined>(
-    (worst, one) => (worst === undefined || one.waitMs > worst.waitMs ? one : worst),
-    undefined,
-  );
-  if (longest === undefined) return {};
-  const retryAfterSeconds = Math.max(1, Math.ceil(longest.waitMs / 1000));
-  return {
-    refusal: new GatewayError('RATE_LIMITED', { retryAfterSeconds, cause: `limit: ${longest.limit}` }),
-  };
-}
+/** That nothing is left until the count starts anew; undefined where there is, or where nothing is counted. */
+const exhausted = (
+  limit: Refusal['limit'],
+  count: Count | undefined,
+  allowed: number,
+  now: number,
+): Refusal | undefined =>
+  count !== undefined && count.points >= allowed ? { limit, waitMs: count.endsAt - now } : undefined;
+
+/** Of limits that stand in the way, the one that lasts longest says when to come back. */
+const longerOf = (one: Refusal | undefined, other: Refusal | undefined): Refusal | undefined =>
+  one === undefined || (other !== undefined && other.waitMs > one.waitMs) ? other : one;
+
+const errorOf = ({ limit, waitMs }: Refusal): GatewayError =>
+  new GatewayError('RATE_LIMITED', {
+    retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)),
+    cause: `limit: ${limit}`,
+  });
 
 /** The tokens that a call has cost: what the upstream reported, and where it began to answer without a report, the estimate. */
 function spent(call: Call, estimate: number): number {
@@ -114,12 +100,13 @@ function spent(call: Call, estimate: number): number {
   return call.firstTokenMs === undefined ? 0 : estimate;
 }
 
+/** Admits without waiting: a promise for each count would cost every call 10 us, and two calls could not be told apart meanwhile. */
 export class Allowances implements Partial<Observer> {
   readonly #defaultRpm: number;
   /** A minute begins with a caller's first request in it. */
-  readonly #requests = countingWindow(60);
-  readonly #tokens = countingWindow(60);
-  readonly #days = countingWindow(86_400);
+  readonly #requests = new CountingWindow();
+  readonly #tokens = new CountingWindow();
+  readonly #days = new CountingWindow();
   readonly #running = new Map<string, Running>();
 
   /** @param defaultRpm requests a minute for callers that have no limit of their own; 0 = none */
@@ -127,60 +114,41 @@ export class Allowances implements Partial<Observer> {
     this.#defaultRpm = defaultRpm;
   }
 
-  /** Whether anything is limited for this caller. */
-  limits(caller: Caller): boolean {
-    const limits = this.#limitsOf(caller);
-    return limits !== undefined && isLimited(limits);
-  }
-
   /**
-   * Counts a call and reserves its tokens, or says why it may not run now; what is reserved is held until the call's end. Of
-   * parallel calls each sees what those before it hold, because holding is done before the first await.
+   * Counts a call, reserves its tokens until its end, and notes in it how its caller stands.
+   * @throws GatewayError RATE_LIMITED where it may not run now; it uses up nothing then
    */
-  admit(call: Call, request: GenerationRequest | EmbeddingRequest): Standing | Promise<Standing> {
+  admit(call: Call, request: GenerationRequest | EmbeddingRequest): void {
     const limits = this.#limitsOf(call.caller);
     // The call of a client that has left already would never be settled.
-    if (limits === undefined || call.stopped) return unlimited;
-    if (isLimited(limits)) return this.#count(call, limits, request);
-    // What it uses counts none the less, for a limit that is set later.
-    this.#hold(call, call.caller.id, 0);
-    return unlimited;
-  }
-
-  async #count(call: Call, limits: Limits, request: GenerationRequest | EmbeddingRequest): Promise<Standing> {
+    if (limits === undefined || call.stopped) return;
+    const { rpm, tpm, dailyTokens, maxConcurrency } = limits;
     const { id } = call.caller;
-    const before = this.#running.get(id);
-    const reserved = before?.tokens ?? 0;
-    const refusals: Refusal[] = [];
-    if (limits.maxConcurrency > 0 && (before?.calls ?? 0) >= limits.maxConcurrency) {
-      refusals.push({ limit: 'concurrency', waitMs: busyRetryMs });
+    const now = Date.now();
+    const requests = rpm > 0 ? this.#requests.of(id, now, now + minuteMs) : undefined;
+    const minute = tpm > 0 ? this.#tokens.of(id, now, now + minuteMs) : undefined;
+    const today = dailyTokens > 0 ? this.#days.of(id, now, endOfDay(now)) : undefined;
+    const running = this.#running.get(id);
+    let reserved = running?.tokens ?? 0;
+    const isBusy = maxConcurrency > 0 && (running?.calls ?? 0) >= maxConcurrency;
+    let refusal: Refusal | undefined = isBusy ? { limit: 'concurrency', waitMs: busyRetryMs } : undefined;
+    refusal = longerOf(refusal, exhausted('tokens', minute, tpm - reserved, now));
+    refusal = longerOf(refusal, exhausted('tokens of the day', today, dailyTokens - reserved, now));
+    refusal = longerOf(refusal, exhausted('requests', requests, rpm, now));
+    if (refusal === undefined) {
+      const estimate = minute === undefined && today === undefined ? 0 : estimateTokens(request);
+      // Also where nothing is limited, for a limit that is set before the call ends.
+      this.#hold(call, id, estimate);
+      reserved += estimate;
+      if (requests !== undefined) requests.points += 1;
     }
-    const estimate = limits.tpm > 0 || limits.dailyTokens > 0 ? estimateTokens(request) : 0;
-    if (refusals.length === 0) this.#hold(call, id, estimate);
-    const minute =
-      limits.tpm > 0 ? quotaOf(await this.#tokens.penalty(id, 0), limits.tpm, reserved) : undefined;
-    const today =
-      limits.dailyTokens > 0 ? quotaOf(await this.#countDay(id, 0), limits.dailyTokens, reserved) : undefined;
-    if (minute?.remaining === 0) refusals.push({ limit: 'tokens', waitMs: minute.resetMs });
-    if (today?.remaining === 0) refusals.push({ limit: 'tokens of the day', waitMs: today.resetMs });
-    // What is refused for another reason uses up none of the minute's requests.
-    const point = refusals.length === 0 ? 1 : 0;
-    const counted = limits.rpm > 0 ? await this.#requests.penalty(id, point) : undefined;
-    if (counted !== undefined && counted.consumedPoints > limits.rpm) {
-      refusals.push({ limit: 'requests', waitMs: counted.msBeforeNext });
-      // Else a limit that is raised meanwhile would be used up by those that it refused before.
-      void this.#requests.reward(id, 1);
-    }
-    if (refusals.length > 0) this.#release(call);
-    const tokens = minute ?? today;
-    const own = refusals.length === 0 ? estimate : 0;
-    return {
-      ...(counted === undefined ? {} : { requests: quotaOf(counted, limits.rpm, 0) }),
-      ...(tokens === undefined
-        ? {}
-        : { tokens: { ...tokens, remaining: Math.max(0, tokens.remaining - own) } }),
-      ...refusalOf(refusals),
+    call.quotas = {
+      requests: requests && quotaOf(requests, rpm, 0, now),
+      tokens: minute
+        ? quotaOf(minute, tpm, reserved, now)
+        : today && quotaOf(today, dailyTokens, reserved, now),
     };
+    if (refusal !== undefined) throw errorOf(refusal);
   }
 
   /** Gives back what these calls have reserved and counts what they have used. Without effect for one that held nothing. */
@@ -204,13 +172,15 @@ export class Allowances implements Partial<Observer> {
 
   #countTokens(callerId: string, tokens: number): void {
     if (tokens === 0) return;
-    void this.#tokens.penalty(callerId, tokens);
-    void this.#countDay(callerId, tokens);
+    const now = Date.now();
+    this.#tokens.of(callerId, now, now + minuteMs).points += tokens;
+    this.#days.of(callerId, now, endOfDay(now)).points += tokens;
   }
 
   /** Counts what was used earlier today, before this process began. */
   restoreDay(callerId: string, tokens: number): void {
-    void this.#countDay(callerId, tokens);
+    const now = Date.now();
+    this.#days.of(callerId, now, endOfDay(now)).points += tokens;
   }
 
   #limitsOf({ key }: Caller): Limits | undefined {
@@ -224,13 +194,6 @@ export class Allowances implements Partial<Observer> {
       maxConcurrency: key.maxConcurrency ?? 0,
       dailyTokens: key.dailyTokens ?? 0,
     };
-  }
-
-  #countDay(callerId: string, tokens: number): Promise<RateLimiterRes> {
-    const now = Date.now();
-    return this.#days.penalty(`${callerId} ${Math.floor(now / dayMs)}`, tokens, {
-      customDuration: Math.ceil(restOfDayMs(now) / 1000),
-    });
   }
 
   #hold(call: Call, callerId: string, tokens: number): void {

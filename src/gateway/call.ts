@@ -45,6 +45,21 @@ export type Endpoint =
   | '/v1/completions'
   | '/v1/embeddings';
 
+/** How far one limit is used up. */
+export interface Quota {
+  readonly limit: number;
+  readonly remaining: number;
+  /** Until the whole limit is there again. Milliseconds. */
+  readonly resetMs: number;
+}
+
+/** How a caller stood with its limits when its call was counted; what is not limited is undefined. */
+export interface Quotas {
+  readonly requests: Quota | undefined;
+  /** Of the minute, or where only the day is limited, of the day. */
+  readonly tokens: Quota | undefined;
+}
+
 /** One try of a call on one route. Times in milliseconds since the call's start. */
 export interface Try {
   readonly provider: string;
@@ -95,15 +110,12 @@ export class Call {
   error: GatewayError | undefined;
   /** What the caller's limits have set aside for it; undefined while it counts for none. */
   reservedTokens: number | undefined;
+  /** Set once the call was counted, if anything is. */
+  quotas: Quotas | undefined;
   /** Where the list of running calls has it. */
   seat = 0;
-  /**
-   * Asked once the model is known, before a route is: whether the caller may use it, and now. Undefined: it may.
-   * @throws GatewayError FORBIDDEN or RATE_LIMITED
-   */
-  admit:
-    | ((call: Call, request: GenerationRequest | EmbeddingRequest) => Promise<void> | undefined)
-    | undefined;
+  /** See `admitOnce`. */
+  admit: ((request: GenerationRequest | EmbeddingRequest) => void) | undefined;
 
   constructor(requestId: string, caller: Caller, endpoint: Endpoint) {
     this.requestId = requestId;
@@ -171,6 +183,17 @@ export class Call {
     // Not pushed: an array that grows makes room for seventeen, and nearly all calls have one try.
     this.tries = this.tries.length === 0 ? [tried] : [...this.tries, tried];
     return tried;
+  }
+
+  /**
+   * Asks whether the caller may use the model that was asked for, and now. Who asks is forgotten then: it refers to the HTTP request,
+   * and the answer may stream for hours.
+   * @throws GatewayError FORBIDDEN or RATE_LIMITED
+   */
+  admitOnce(request: GenerationRequest | EmbeddingRequest): void {
+    const { admit } = this;
+    this.admit = undefined;
+    admit?.(request);
   }
 
   /** Stops the call. The first reason counts; a call that has ended stays as it ended. */

@@ -80,8 +80,8 @@ export class Engine {
   /** Upstream models that refused a call without streaming. Bounded by the routes that ever were. */
   readonly #streamOnly = new Set<string>();
   /**
-   * By route, whom else the log told of. Some servers answer under other names for ever (an alias, whatever a router chose): a line
-   * for each of their calls would drown the log.
+   * By route that ever was, the names (up to `mostStrangers`) that the log told of. Some servers answer under other names for ever
+   * (an alias, whatever a router chose): a line for each of their calls would drown the log.
    */
   readonly #strangers = new Map<string, Set<string>>();
 
@@ -193,8 +193,8 @@ export class Engine {
     routed: (model: CatalogModel) => Soon<C>,
   ): Soon<C> {
     const admitted = (model: CatalogModel): Soon<C> => {
-      const waited = call.admit?.(call, request);
-      return waited === undefined ? routed(model) : waited.then(() => routed(model));
+      call.admitOnce(request);
+      return routed(model);
     };
     const known = this.#knownModel(request.model, type);
     return known === undefined ? this.#findModel(request.model, type).then(admitted) : admitted(known);

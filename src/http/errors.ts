@@ -3,6 +3,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { GatewayError } from '../chat/errors.ts';
 import { openaiError } from '../facades/openai.ts';
 import { errorEnvelope } from '../facades/unified.ts';
+import { callHeaders } from './headers.ts';
 import type { Access } from './plugins/access.ts';
 
 /** Fastify's own refusals, by its error code. */
@@ -49,6 +50,7 @@ export function sendError(request: FastifyRequest, reply: FastifyReply, thrown: 
     reply.header('retry-after', String(Math.ceil(error.retryAfterSeconds)));
   }
   if (error.allow !== undefined) reply.header('allow', error.allow);
+  if (request.call !== undefined) reply.headers(callHeaders(request.call, false));
   // The tries of this call are used up: a client that repeats it by itself would only multiply them. Another instance, though,
   // may serve what this one had to drop at its end.
   if (request.call !== undefined && request.call.attempts > 0 && error.code !== 'SHUTTING_DOWN') {

@@ -65,8 +65,9 @@ function sendJson(reply: FastifyReply, call: Call, body: string): void {
   });
   const { raw } = reply;
   const { socket } = raw;
-  // Uncorked before the end, head and body leave as one string: `end(body)` would send an empty one behind it. The bytes of ASCII
-  // are the same in both encodings, and need not be worked out.
+  // Left alone, Node would keep the socket corked till the next tick, and send the empty string that ends a response behind the body:
+  // two pieces. Uncorked before the end, head and body leave as one string. The bytes of ASCII are the same in both encodings, and need
+  // not be worked out.
   socket?.cork();
   raw.write(body, bytes === body.length ? 'latin1' : 'utf8');
   socket?.uncork();

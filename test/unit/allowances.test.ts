@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { GatewayError } from '../../src/chat/errors.ts';
 import type { EmbeddingRequest, GenerationRequest } from '../../src/chat/request.ts';
 import { Allowances, estimateTokens } from '../../src/gateway/allowances.ts';
 import { Call } from '../../src/gateway/call.ts';
 import type { GatewayKey } from '../../src/gateway/keys.ts';
-import { formatReset } from '../../src/http/plugins/limits.ts';
+import { formatReset } from '../../src/http/headers.ts';
 
 const unlimited: GatewayKey = {
   id: 1,
@@ -31,15 +32,21 @@ const request = (text = '', max_tokens?: number): GenerationRequest => ({
 const callOf = (limits: Partial<GatewayKey>): Call =>
   new Call('id', { id: 'key-1', address: '::1', key: { ...unlimited, ...limits } }, '/api/llm/chat');
 
+/** How a call's caller stands once it was counted, and why it may not run, if so. */
+function admit(allowances: Allowances, call: Call, asked: GenerationRequest) {
+  let refusal: unknown;
+  try {
+    allowances.admit(call, asked);
+  } catch (error) {
+    refusal = error;
+  }
+  return { ...call.quotas, refusal: refusal as GatewayError | undefined };
+}
+
 /** Runs a call to its end; what the upstream reports it used. */
-async function use(
-  allowances: Allowances,
-  limits: Partial<GatewayKey>,
-  tokens: number | null,
-  first?: number,
-) {
+function use(allowances: Allowances, limits: Partial<GatewayKey>, tokens: number | null, first?: number) {
   const call = callOf(limits);
-  const standing = await allowances.admit(call, request());
+  const standing = admit(allowances, call, request());
   call.usage = tokens === null ? null : { input_tokens: 0, output_tokens: tokens, total_tokens: tokens };
   call.firstTokenMs = first;
   allowances.callsEnded([{ call, status: 200 }]);
@@ -50,85 +57,85 @@ beforeEach(() => void vi.useFakeTimers({ now: new Date('2026-11-22T23:00:00Z') }
 afterEach(() => void vi.useRealTimers());
 
 describe('requests a minute', () => {
-  it('come back 60 s after the first of them, and not before', async () => {
+  it('come back 60 s after the first of them, and not before', () => {
     const allowances = new Allowances(0);
-    await use(allowances, { rpm: 2 }, 0);
+    use(allowances, { rpm: 2 }, 0);
     vi.advanceTimersByTime(59_000);
-    await use(allowances, { rpm: 2 }, 0);
-    const { refusal, requests } = await use(allowances, { rpm: 2 }, 0);
+    use(allowances, { rpm: 2 }, 0);
+    const { refusal, requests } = use(allowances, { rpm: 2 }, 0);
     expect(refusal?.retryAfterSeconds).toBe(1);
     expect(requests).toEqual({ limit: 2, remaining: 0, resetMs: 1000 });
     vi.advanceTimersByTime(1000);
-    expect((await use(allowances, { rpm: 2 }, 0)).requests?.remaining).toBe(1);
+    expect(use(allowances, { rpm: 2 }, 0).requests?.remaining).toBe(1);
   });
 
-  it("are the key's own where it has any, 0 meaning none", async () => {
+  it("are the key's own where it has any, 0 meaning none", () => {
     const allowances = new Allowances(1);
-    expect((await use(allowances, {}, 0)).requests?.limit).toBe(1);
-    expect((await use(allowances, { rpm: 5 }, 0)).requests?.limit).toBe(5);
-    expect((await use(allowances, { rpm: 0 }, 0)).requests).toBeUndefined();
+    expect(use(allowances, {}, 0).requests?.limit).toBe(1);
+    expect(use(allowances, { rpm: 5 }, 0).requests?.limit).toBe(5);
+    expect(use(allowances, { rpm: 0 }, 0).requests).toBeUndefined();
   });
 
-  it('that were refused use up nothing of a limit that is raised meanwhile', async () => {
+  it('that were refused use up nothing of a limit that is raised meanwhile', () => {
     const allowances = new Allowances(0);
-    for (let i = 0; i < 9; i += 1) await use(allowances, { rpm: 1 }, 0);
-    expect((await use(allowances, { rpm: 5 }, 0)).requests?.remaining).toBe(3);
+    for (let i = 0; i < 9; i += 1) use(allowances, { rpm: 1 }, 0);
+    expect(use(allowances, { rpm: 5 }, 0).requests?.remaining).toBe(3);
   });
 
-  it('are not used up by what another limit refuses', async () => {
+  it('are not used up by what another limit refuses', () => {
     const allowances = new Allowances(0);
     const limits = { rpm: 5, maxConcurrency: 1 };
     const running = callOf(limits);
-    await allowances.admit(running, request());
-    for (let i = 0; i < 9; i += 1) await allowances.admit(callOf(limits), request());
+    admit(allowances, running, request());
+    for (let i = 0; i < 9; i += 1) admit(allowances, callOf(limits), request());
     allowances.callsEnded([{ call: running, status: 200 }]);
-    expect((await use(allowances, limits, 0)).requests?.remaining).toBe(3);
+    expect(use(allowances, limits, 0).requests?.remaining).toBe(3);
   });
 });
 
 describe('tokens a minute', () => {
-  it('are counted as the upstream reports them, once a call is over', async () => {
+  it('are counted as the upstream reports them, once a call is over', () => {
     const allowances = new Allowances(0);
-    await use(allowances, { tpm: 100 }, 99);
-    expect((await use(allowances, { tpm: 100 }, 1)).refusal).toBeUndefined();
-    const { refusal, tokens } = await use(allowances, { tpm: 100 }, 1);
+    use(allowances, { tpm: 100 }, 99);
+    expect(use(allowances, { tpm: 100 }, 1).refusal).toBeUndefined();
+    const { refusal, tokens } = use(allowances, { tpm: 100 }, 1);
     expect(refusal).toMatchObject({ code: 'RATE_LIMITED', retryAfterSeconds: 60 });
     expect(tokens).toEqual({ limit: 100, remaining: 0, resetMs: 60_000 });
   });
 
-  it('are reserved for running calls by an estimate', async () => {
+  it('are reserved for running calls by an estimate', () => {
     const allowances = new Allowances(0);
     const running = callOf({ tpm: 100 });
-    expect((await allowances.admit(running, request('', 60))).tokens?.remaining).toBe(40);
-    expect((await allowances.admit(callOf({ tpm: 100 }), request('', 60))).refusal).toBeUndefined();
-    expect((await allowances.admit(callOf({ tpm: 100 }), request('', 1))).refusal).toBeDefined();
+    expect(admit(allowances, running, request('', 60)).tokens?.remaining).toBe(40);
+    expect(admit(allowances, callOf({ tpm: 100 }), request('', 60)).refusal).toBeUndefined();
+    expect(admit(allowances, callOf({ tpm: 100 }), request('', 1)).refusal).toBeDefined();
     allowances.callsEnded([{ call: running, status: 200 }]);
-    expect((await allowances.admit(callOf({ tpm: 100 }), request('', 1))).refusal).toBeUndefined();
+    expect(admit(allowances, callOf({ tpm: 100 }), request('', 1)).refusal).toBeUndefined();
   });
 
-  it('are the estimate where an answer began and its usage never came', async () => {
+  it('are the estimate where an answer began and its usage never came', () => {
     const allowances = new Allowances(0);
-    await use(allowances, { tpm: 100 }, null, 5);
-    expect((await use(allowances, { tpm: 100 }, 0)).refusal).toBeDefined();
+    use(allowances, { tpm: 100 }, null, 5);
+    expect(use(allowances, { tpm: 100 }, 0).refusal).toBeDefined();
   });
 
-  it('are none for a call that never got an answer', async () => {
+  it('are none for a call that never got an answer', () => {
     const allowances = new Allowances(0);
-    await use(allowances, { tpm: 100 }, null);
-    expect((await use(allowances, { tpm: 100 }, 0)).refusal).toBeUndefined();
+    use(allowances, { tpm: 100 }, null);
+    expect(use(allowances, { tpm: 100 }, 0).refusal).toBeUndefined();
   });
 });
 
 describe('tokens a day', () => {
-  it('come back at midnight UTC', async () => {
+  it('come back at midnight UTC', () => {
     const allowances = new Allowances(0);
-    await use(allowances, { dailyTokens: 10 }, 10);
-    expect((await use(allowances, { dailyTokens: 10 }, 0)).refusal?.retryAfterSeconds).toBe(3600);
+    use(allowances, { dailyTokens: 10 }, 10);
+    expect(use(allowances, { dailyTokens: 10 }, 0).refusal?.retryAfterSeconds).toBe(3600);
     vi.advanceTimersByTime(3_600_000);
-    expect((await use(allowances, { dailyTokens: 10 }, 0)).refusal).toBeUndefined();
+    expect(use(allowances, { dailyTokens: 10 }, 0).refusal).toBeUndefined();
   });
 
-  it('are added up for each caller where calls end together', async () => {
+  it('are added up for each caller where calls end together', () => {
     const allowances = new Allowances(0);
     const other = new Call(
       'id',
@@ -137,44 +144,44 @@ describe('tokens a day', () => {
     );
     const calls = [callOf({ dailyTokens: 10 }), callOf({ dailyTokens: 10 }), other];
     for (const call of calls) {
-      await allowances.admit(call, request('', 1));
+      admit(allowances, call, request('', 1));
       call.usage = { input_tokens: 1, output_tokens: 4, total_tokens: 5 };
     }
     allowances.callsEnded(calls.map((call) => ({ call, status: 200 })));
-    expect((await use(allowances, { dailyTokens: 10 }, 0)).refusal).toBeDefined();
+    expect(use(allowances, { dailyTokens: 10 }, 0).refusal).toBeDefined();
     const next = new Call('id', other.caller, '/v1/embeddings');
-    expect(await allowances.admit(next, request('', 1))).toMatchObject({
+    expect(admit(allowances, next, request('', 1))).toMatchObject({
       tokens: { limit: 10, remaining: 4 },
     });
   });
 
-  it('include those from before a restart', async () => {
+  it('include those from before a restart', () => {
     const allowances = new Allowances(0);
     allowances.restoreDay('key-1', 10);
-    expect((await use(allowances, { dailyTokens: 10 }, 0)).refusal).toBeDefined();
+    expect(use(allowances, { dailyTokens: 10 }, 0).refusal).toBeDefined();
   });
 });
 
 describe('calls at once', () => {
-  it('are free again when one is over, and only once for each', async () => {
+  it('are free again when one is over, and only once for each', () => {
     const allowances = new Allowances(0);
     const [one, two] = [callOf({ maxConcurrency: 1 }), callOf({ maxConcurrency: 1 })];
-    await allowances.admit(one, request());
-    expect((await allowances.admit(two, request())).refusal?.retryAfterSeconds).toBe(1);
+    admit(allowances, one, request());
+    expect(admit(allowances, two, request()).refusal?.retryAfterSeconds).toBe(1);
     allowances.callsEnded([{ call: two, status: 200 }]);
-    expect((await allowances.admit(two, request())).refusal).toBeDefined();
+    expect(admit(allowances, two, request()).refusal).toBeDefined();
     allowances.callsEnded([{ call: one, status: 200 }]);
     allowances.callsEnded([{ call: one, status: 200 }]);
-    expect((await allowances.admit(two, request())).refusal).toBeUndefined();
-    expect((await allowances.admit(callOf({ maxConcurrency: 1 }), request())).refusal).toBeDefined();
+    expect(admit(allowances, two, request()).refusal).toBeUndefined();
+    expect(admit(allowances, callOf({ maxConcurrency: 1 }), request()).refusal).toBeDefined();
   });
 
-  it('are not taken by a client that had left before it was counted', async () => {
+  it('are not taken by a client that had left before it was counted', () => {
     const allowances = new Allowances(0);
     const left = callOf({ maxConcurrency: 1 });
     left.stop('client_gone');
-    await allowances.admit(left, request());
-    expect((await use(allowances, { maxConcurrency: 1 }, 0)).refusal).toBeUndefined();
+    admit(allowances, left, request());
+    expect(use(allowances, { maxConcurrency: 1 }, 0).refusal).toBeUndefined();
   });
 });
 

@@ -9,7 +9,7 @@ import { embeddingBody as openaiBody } from '../../facades/openai-request.ts';
 import { embeddingBody, encodeEmbeddingResult, envelope } from '../../facades/unified.ts';
 import type { Call } from '../../gateway/call.ts';
 import type { Engine } from '../../gateway/engine.ts';
-import { routeHeaders } from '../headers.ts';
+import { callHeaders } from '../headers.ts';
 import { callOf } from '../plugins/calls.ts';
 import { embeddingDescription } from './descriptions.ts';
 import { openaiEmbeddingDescription } from './openai-descriptions.ts';
@@ -24,7 +24,7 @@ export function registerEmbeddings(app: FastifyInstance, { engine }: { readonly 
     call.model = request.model;
     call.user = request.user;
     const result = await engine.embed(request, call);
-    return reply.headers(routeHeaders(call, true)).send(encode(result));
+    return reply.headers(callHeaders(call, true)).send(encode(result));
   };
   const routes = app.withTypeProvider<ZodTypeProvider>();
   routes.post(
