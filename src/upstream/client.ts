@@ -1,5 +1,6 @@
 /** HTTP to the upstreams over undici: one exchange per call, pushed chunk by chunk. Knows no wire format and no retries. */
-import { Agent, type Dispatcher } from 'undici';
+import { Socket } from 'node:net';
+import { Agent, buildConnector, type Dispatcher } from 'undici';
 import type { UpstreamAnswer, UpstreamCall } from '../chat/adapter.ts';
 import { atEndOfTurn, endOfTurn } from '../turn.ts';
 import { TransportError } from './errors.ts';
@@ -265,6 +266,52 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 }
 
+/** The most that one read of a socket brings, whichever it is. Bytes. */
+const readBuffer = Buffer.allocUnsafeSlow(65_536);
+
+const connect = buildConnector({
+  timeout: 60_000,
+  // Else Node allocates as much for each read, to give nearly all of it back.
+  onread: {
+    buffer: readBuffer,
+    callback(this: Socket, length: number): boolean {
+      return this.push(Buffer.from(readBuffer.subarray(0, length)));
+    },
+  },
+});
+
+/** Longest request that leaves as one string: Node copies it without allocating anything. Bytes. */
+const shortRequest = 16_384;
+
+/**
+ * A `_writev` of sockets, see https://nodejs.org/api/stream.html#writable_writevchunks-callback. undici writes the head of a request as
+ * Latin-1 and its body as bytes; Node would allocate one more buffer for the two, and have them written as a list.
+ */
+function writeAtOnce(
+  this: Socket,
+  pieces: Parameters<NonNullable<Socket['_writev']>>[0],
+  done: (error?: Error | null) => void,
+): void {
+  let text = '';
+  let length = 0;
+  for (const { chunk, encoding } of pieces as { chunk: string | Buffer; encoding: string }[]) {
+    length += chunk.length;
+    if (length > shortRequest || (typeof chunk === 'string' && encoding !== 'latin1')) {
+      Socket.prototype._writev?.call(this, pieces, done);
+      return;
+    }
+    text += typeof chunk === 'string' ? chunk : chunk.toString('latin1');
+  }
+  this._write(text, 'latin1', done);
+}
+
+const connectAndJoin: buildConnector.connector = (options, callback) =>
+  connect(options, (...connected: Parameters<buildConnector.Callback>) => {
+    const [, socket] = connected;
+    if (socket instanceof Socket) socket._writev = writeAtOnce;
+    callback(...connected);
+  });
+
 /** Owns the connections to all upstreams. One for the process; `close()` at its end. */
 export class UpstreamClient {
   // Unlimited connections per origin: a pool that is too small would queue streams behind each other, unseen by our limits.
@@ -276,7 +323,7 @@ export class UpstreamClient {
     bodyTimeout: 0,
     keepAliveTimeout: 30_000,
     keepAliveMaxTimeout: 600_000,
-    connect: { timeout: 60_000 },
+    connect: connectAndJoin,
   });
 
   /** Sends a call. Failures, the connect limit included, reject the exchange's `head`. 0 switches the limit off. */

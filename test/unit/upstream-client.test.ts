@@ -1,0 +1,91 @@
+/** Bytes to and from upstreams, over plain sockets and TLS: every connection shares one buffer for what is read. */
+import { readFileSync } from 'node:fs';
+import http from 'node:http';
+import https from 'node:https';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { UpstreamClient } from '../../src/upstream/client.ts';
+
+const pem = (name: string): string =>
+  readFileSync(path.join(import.meta.dirname, '../fixtures/tls', `${name}.pem`), 'utf8');
+
+/** A client, and a server that answers as it is told. */
+async function upstream(scheme: string, answer: http.RequestListener) {
+  const server =
+    scheme === 'https'
+      ? https.createServer({ cert: pem('certificate'), key: pem('key') }, answer)
+      : http.createServer(answer);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const client = new UpstreamClient();
+  onTestFinished(async () => {
+    await client.close();
+    server.closeAllConnections();
+    server.close();
+  });
+  const url = `${scheme}://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return {
+    /** Sends a body and reads the whole answer. */
+    post: async (body: string): Promise<string> => {
+      const exchange = client.open(
+        url,
+        { method: 'POST', path: '/', headers: {}, body, stream: false },
+        5000,
+      );
+      await exchange.head;
+      return exchange.text();
+    },
+  };
+}
+
+const echo: http.RequestListener = (request, response) => void request.pipe(response);
+
+/** Answers with forty pieces that tell who asked, each in a turn of its own. */
+const stutter: http.RequestListener = (request, response) => {
+  request.setEncoding('utf8').once('data', (name: string) => {
+    const write = (part: number): void => {
+      if (part === 40) {
+        response.end();
+        return;
+      }
+      response.write(pieceOf(name, part));
+      setImmediate(write, part + 1);
+    };
+    write(0);
+  });
+};
+
+const pieceOf = (name: string, part: number): string => `${name} ${part};`.repeat(50);
+
+describe.each(['http', 'https'])('over %s', (scheme) => {
+  // The certificate is nobody's.
+  beforeAll(() => void vi.stubEnv('NODE_TLS_REJECT_UNAUTHORIZED', '0'));
+  afterAll(() => void vi.unstubAllEnvs());
+
+  it.each([
+    ['of one byte', '1'],
+    ['in Chinese', '你好,世界。'.repeat(100)],
+    ['with characters of four bytes', '😀'.repeat(500)],
+    ['just short enough to leave as one string', 'x'.repeat(16_000)],
+    ['somewhat longer', '界'.repeat(5461)],
+    ['of a megabyte', 'é'.repeat(500_000)],
+  ])('a request %s arrives as it was', async (_what, body) => {
+    const { post } = await upstream(scheme, echo);
+    expect(await post(body)).toBe(body);
+  });
+
+  it('answers that come at once over many connections stay apart', async () => {
+    const { post } = await upstream(scheme, stutter);
+    const names = Array.from({ length: 30 }, (_, index) => `asker ${index}`);
+    const expected = names.map((name) =>
+      Array.from({ length: 40 }, (_, part) => pieceOf(name, part)).join(''),
+    );
+    expect(await Promise.all(names.map(post))).toEqual(expected);
+  });
+
+  it('an answer of several megabytes is read whole', async () => {
+    const long = Array.from({ length: 500_000 }, (_, index) => `${index},`).join('');
+    const { post } = await upstream(scheme, (_request, response) => response.end(long));
+    expect((await post('{}')) === long).toBe(true);
+  });
+});
