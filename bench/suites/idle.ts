@@ -5,8 +5,8 @@ import { type Suite, withAll } from './suite.ts';
 
 /**
  * A gateway looks for models every 30 seconds. The first look brings V8's compiler back, as it is the first time that the functions
- * which send the calls see anything else; it then needs some thousand requests more. 100 seconds after the start V8 shrinks the heap,
- * and much is compiled anew once more. The repetitions lie between the two.
+ * which send the calls see anything else; it then needs some thousand requests more. 105 seconds after the start V8 shrinks the heap,
+ * and much is compiled anew once more. Three repetitions with four targets lie between the two.
  */
 const warmUpMs = 42_000;
 const quickWarmUpMs = 1000;

@@ -11,7 +11,12 @@ import type { Place, Running, Target } from './target.ts';
 interface Variant {
   readonly path: string;
   readonly environment?: Readonly<Record<string, string>>;
+  /** A module that is loaded before the gateway. */
+  readonly preload?: string;
 }
+
+/** Counted with every request, and never reached. */
+const limits: string[] = [];
 
 /** Compiles src/ if that is needed. */
 export function buildGateway(): void {
@@ -63,8 +68,10 @@ function prepare({ upstreamPort, folder }: Place, rows: number): Prepared {
     throw new Error('the provider lmstudio cannot be given unlimited concurrency');
   }
   if (rows > 0) fillDatabase(database, rows);
-  const created = runCommand(environment, home, 'keys', 'create', '--name', 'bench');
-  const made = { database, key: /sk-gw-[\w-]+/.exec(created ?? '')?.[0] ?? adminKey };
+  const created = runCommand(environment, home, 'keys', 'create', '--name', 'bench', ...limits);
+  const key = /sk-gw-[\w-]+/.exec(created ?? '')?.[0];
+  if (key === undefined) throw new Error('no key can be created');
+  const made = { database, key };
   prepared.set(rows, made);
   return made;
 }
@@ -78,7 +85,8 @@ async function start(place: Place, variant: Variant, rows = 0): Promise<Running>
   copyFileSync(database, ownDatabase);
   const logFile = path.join(home, 'gateway.log');
   const log = openSync(logFile, 'a');
-  const child = startProcess(place.core, process.execPath, [path.join(root, 'dist/main.js')], {
+  const preload = variant.preload === undefined ? [] : ['--import', path.join(root, variant.preload)];
+  const child = startProcess(place.core, process.execPath, [...preload, path.join(root, 'dist/main.js')], {
     cwd: home,
     stdio: ['ignore', log, log],
     env: {
@@ -126,8 +134,9 @@ export const gateway = target('gateway', { path: '/api/llm/chat' });
 
 export const gatewayV1 = target('gateway-v1', { path: '/v1/chat/completions' }, true);
 
-/** What everything that can be switched off costs. */
+/** What the key, its limits and the usage log cost together: all three are off. */
 export const gatewayPlain = target('gateway-plain', {
   path: '/api/llm/chat',
-  environment: { AUTH: 'off', LOG_LEVEL: 'silent' },
+  environment: { AUTH: 'off' },
+  preload: 'bench/targets/without-usage.mjs',
 });
