@@ -74,6 +74,7 @@ async function run(options: Options): Promise<void> {
       options,
       targets: await chooseTargets(options, place),
       place,
+      cores,
       askLoad,
       askUpstream,
       record(measurement) {

@@ -1,5 +1,6 @@
 /** An idle machine: what a target adds to the time to the first event, beyond the upstream itself. */
 import { chatBody } from '../measure.ts';
+import { keepAwake } from '../processes.ts';
 import { nameOf, scripts } from '../upstream/script.ts';
 import { type Suite, withAll } from './suite.ts';
 
@@ -49,6 +50,7 @@ export const idle: Suite = {
       }
       const warmAt = performance.now() + (options.quick ? quickWarmUpMs : warmUpMs);
       while (performance.now() < warmAt) await askLoad({ ...job, pauseMs: 0 });
+      const letSleep = keepAwake(bench.cores);
       for (let rep = 1; rep <= options.reps; rep += 1) {
         const { firstEvent, errors } = await askLoad({ ...job, pauseMs });
         const names = [...all.keys()];
@@ -71,5 +73,6 @@ export const idle: Suite = {
           });
         }
       }
+      await letSleep();
     }),
 };

@@ -2,6 +2,7 @@
 import type { LoadJob, LoadResult } from '../load/jobs.ts';
 import type { Options } from '../options.ts';
 import type { Ask } from '../process-messages.ts';
+import type { Cores } from '../processes.ts';
 import type { Measurement, Table } from '../report.ts';
 import type { Place, Running, Target } from '../targets/target.ts';
 import type { UpstreamRequest, UpstreamStats } from '../upstream/upstream.process.ts';
@@ -10,6 +11,7 @@ export interface Bench {
   readonly options: Options;
   readonly targets: readonly Target[];
   readonly place: Place;
+  readonly cores: Cores;
   readonly askLoad: Ask<LoadJob, LoadResult>;
   readonly askUpstream: Ask<UpstreamRequest, number | UpstreamStats>;
   record(measurement: Measurement): void;
