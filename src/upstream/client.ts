@@ -5,7 +5,10 @@ import type { UpstreamAnswer, UpstreamCall } from '../chat/adapter.ts';
 import { atEndOfTurn, endOfTurn } from '../turn.ts';
 import { TransportError } from './errors.ts';
 
-/** Takes one network read. A returned promise holds the upstream back until it settles (backpressure). */
+/**
+ * Takes what one turn of the event loop brought; the bytes are its own only until it returns. A returned promise holds the upstream
+ * back until it settles (backpressure).
+ */
 export type ChunkSink = (chunk: Buffer) => Promise<void> | undefined;
 
 /** The head of an upstream's answer. */
@@ -24,6 +27,9 @@ const lingerMs = 1000;
 /** An error's words are read for this long and up to this length: its status is known, and they must not hold it back. */
 const errorTextMs = 2000;
 const largestErrorText = 1024 * 1024;
+
+/** A body is not read on in a turn that has brought this much: Node would read 2 MB before its reader could hold it back. Bytes. */
+const largestTurn = 64 * 1024;
 
 /** Largest body that is read as a whole: 64 MiB. Embeddings of a large batch are the longest known. */
 const largestText = 64 * 1024 * 1024;
@@ -45,12 +51,20 @@ function parseRetryAfter(value: string): number | undefined {
 
 const ignore = (): void => {};
 
+/** Where what came in pieces is put together for its reader. */
+const together = Buffer.allocUnsafeSlow(2 * largestTurn);
+
 const lengthOf = (chunks: readonly Buffer[]): number => chunks.reduce((sum, chunk) => sum + chunk.length, 0);
 
-/** Copies only where there is more than one. */
+/** Copies only where there is more than one. Good until the next are joined. */
 function joined(chunks: readonly Buffer[]): Buffer {
   const [first] = chunks;
-  return first !== undefined && chunks.length === 1 ? first : Buffer.concat(chunks);
+  if (first !== undefined && chunks.length === 1) return first;
+  const length = lengthOf(chunks);
+  if (length > together.length) return Buffer.concat(chunks, length);
+  let at = 0;
+  for (const chunk of chunks) at += chunk.copy(together, at);
+  return together.subarray(0, length);
 }
 
 /** One request and its answer. The caller ends it: by reading to the end, `release()` or `destroy()`. */
@@ -67,7 +81,10 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #rejectBody: ((error: TransportError) => void) | undefined;
   /** What came in this turn, or before the first `read`. */
   #pending: Buffer[] = [];
+  #pendingBytes = 0;
   #scheduled = false;
+  /** What the sink has not taken yet: a read that was under way may follow the first. */
+  #holds = 0;
   #state: 'connecting' | 'sent' | 'streaming' | 'ended' | 'failed' = 'connecting';
   #failure: TransportError | undefined;
   #released = false;
@@ -128,7 +145,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     await this.read((chunk) => {
       size += chunk.length;
       if (size > maxBytes) this.#fail(new TransportError('too-large', true));
-      else chunks.push(chunk);
+      else chunks.push(Buffer.from(chunk));
       return undefined;
     });
     return chunks;
@@ -141,7 +158,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const timer = setTimeout(() => this.release(), errorTextMs);
     try {
       await this.read((chunk) => {
-        chunks.push(chunk);
+        chunks.push(Buffer.from(chunk));
         size += chunk.length;
         if (size >= largestErrorText) this.release();
         return undefined;
@@ -160,8 +177,9 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#released = true;
     this.#sink = undefined;
     this.#pending = [];
+    this.#pendingBytes = 0;
     this.#lingerTimer ??= setTimeout(() => this.destroy(), lingerMs).unref();
-    if (this.#controller?.paused === true) this.#controller.resume();
+    this.#readOn();
     this.#resolveBody?.();
   }
 
@@ -196,17 +214,27 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#pending.length === 0 || this.#sink === undefined) return;
     const chunk = joined(this.#pending);
     this.#pending = [];
+    this.#pendingBytes = 0;
     const held = this.#sink(chunk);
-    const controller = this.#controller;
-    if (held === undefined || controller === undefined || this.#state !== 'streaming') return;
-    controller.pause();
+    if (held === undefined) {
+      this.#readOn();
+      return;
+    }
+    this.#holds += 1;
+    if (!this.#released) this.#controller?.pause();
     held.then(
       () => {
-        if (this.#state === 'streaming') controller.resume();
+        this.#holds -= 1;
+        this.#readOn();
       },
       () => this.destroy(),
     );
   };
+
+  #readOn(): void {
+    const free = this.#holds === 0 || this.#released;
+    if (free && this.#state === 'streaming' && this.#controller?.paused === true) this.#controller.resume();
+  }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#stopConnectTimer();
@@ -237,9 +265,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#rejectHead = undefined;
   }
 
-  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#state !== 'streaming' || this.#released) return;
     this.#pending.push(chunk);
+    this.#pendingBytes += chunk.length;
+    if (this.#pendingBytes >= largestTurn) controller.pause();
     if (this.#sink === undefined || this.#scheduled) return;
     // undici calls once per HTTP chunk; servers that send an event a chunk put many into one read of the socket. They are
     // handed on together, at the end of the turn.

@@ -32,6 +32,8 @@ export interface MeasuredGateway extends SpawnedGateway {
   heapUsed(): Promise<number>;
   /** The same with the buffers, which are outside of V8's heap. */
   memoryInUse(): Promise<number>;
+  /** Bytes that it occupies at this moment, garbage included. */
+  resident(): Promise<number>;
 }
 
 /** A gateway whose garbage is collected on demand. */
@@ -56,5 +58,6 @@ export async function spawnMeasured(environment: Readonly<Record<string, string>
     ...gateway,
     heapUsed: () => afterCollection('nodejs_heap_size_used_bytes'),
     memoryInUse: () => afterCollection('nodejs_heap_size_used_bytes', 'nodejs_external_memory_bytes'),
+    resident: () => readGauges(gateway.url, 'process_resident_memory_bytes'),
   };
 }

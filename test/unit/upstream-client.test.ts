@@ -5,7 +5,7 @@ import https from 'node:https';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { UpstreamClient } from '../../src/upstream/client.ts';
+import { type Exchange, UpstreamClient } from '../../src/upstream/client.ts';
 
 const pem = (name: string): string =>
   readFileSync(path.join(import.meta.dirname, '../fixtures/tls', `${name}.pem`), 'utf8');
@@ -24,17 +24,15 @@ async function upstream(scheme: string, answer: http.RequestListener) {
     server.close();
   });
   const url = `${scheme}://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const open = async (body: string): Promise<Exchange> => {
+    const exchange = client.open(url, { method: 'POST', path: '/', headers: {}, body, stream: false }, 5000);
+    await exchange.head;
+    return exchange;
+  };
   return {
+    open,
     /** Sends a body and reads the whole answer. */
-    post: async (body: string): Promise<string> => {
-      const exchange = client.open(
-        url,
-        { method: 'POST', path: '/', headers: {}, body, stream: false },
-        5000,
-      );
-      await exchange.head;
-      return exchange.text();
-    },
+    post: async (body: string): Promise<string> => (await open(body)).text(),
   };
 }
 
@@ -87,5 +85,25 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
     const long = Array.from({ length: 500_000 }, (_, index) => `${index},`).join('');
     const { post } = await upstream(scheme, (_request, response) => response.end(long));
     expect((await post('{}')) === long).toBe(true);
+  });
+
+  it('an answer that is there at once comes in small pieces, so that its reader can hold it back', async () => {
+    const length = 1024 * 1024;
+    let allSent = (): void => {};
+    const sent = new Promise<void>((resolve) => {
+      allSent = resolve;
+    });
+    const { open } = await upstream(scheme, (_request, response) =>
+      response.on('finish', allSent).end(Buffer.alloc(length)),
+    );
+    const exchange = await open('{}');
+    await sent;
+    const sizes: number[] = [];
+    await exchange.read((chunk) => {
+      sizes.push(chunk.length);
+      return undefined;
+    });
+    expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(length);
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(128 * 1024);
   });
 });
