@@ -266,7 +266,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (this.#state !== 'streaming' || this.#released) return;
+    if (this.#state !== 'streaming' || this.#released || chunk.length === 0) return;
     this.#pending.push(chunk);
     this.#pendingBytes += chunk.length;
     if (this.#pendingBytes >= largestTurn) controller.pause();
@@ -335,10 +335,40 @@ function writeAtOnce(
   this._write(text, 'latin1', done);
 }
 
+/** What undici reads a connection's bytes with. It is `paused` while the reader of a body is held back. */
+interface ResponseParser {
+  paused: boolean;
+  resume(): void;
+  readonly llhttp: { llhttp_resume(parser: number): void };
+  readonly ptr: number;
+}
+
+function parserOf(socket: Socket): ResponseParser | undefined {
+  const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'parser');
+  return key === undefined
+    ? undefined
+    : (socket as unknown as Record<symbol, ResponseParser | undefined>)[key];
+}
+
+/** A connection is over, and no reader is waited for: its body is whole if all of it has come, and else cut. */
+function readToEnd(this: Socket): void {
+  const parser = parserOf(this);
+  if (parser?.paused !== true) return;
+  // A body of known length ends here. Where there is none, only the end of the connection tells it.
+  parser.resume();
+  if (parser.paused) parser.llhttp.llhttp_resume(parser.ptr);
+  parser.paused = false;
+}
+
 const connectAndJoin: buildConnector.connector = (options, callback) =>
   connect(options, (...connected: Parameters<buildConnector.Callback>) => {
     const [, socket] = connected;
-    if (socket instanceof Socket) socket._writev = writeAtOnce;
+    if (socket instanceof Socket) {
+      socket._writev = writeAtOnce;
+      // Before undici's own listeners, which throw into nobody's hands where the reader is held back (undici 7, mended in 8:
+      // https://github.com/nodejs/undici/issues/5360), or take a whole body for a cut one.
+      socket.on('end', readToEnd).on('error', readToEnd);
+    }
     callback(...connected);
   });
 

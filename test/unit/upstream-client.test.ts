@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import path from 'node:path';
+import { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type Exchange, UpstreamClient } from '../../src/upstream/client.ts';
 
@@ -105,5 +106,41 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
     });
     expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(length);
     expect(Math.max(...sizes)).toBeLessThanOrEqual(128 * 1024);
+  });
+
+  describe('an upstream that closes while the reader is behind', () => {
+    /** With its last byte so much has come in the turn that no more is read. */
+    const body = 'x'.repeat(65_536);
+    const end = (socket: Socket): void => void socket.end();
+    const reset = (socket: Socket): void =>
+      void (socket instanceof TLSSocket ? socket.destroy() : socket.resetAndDestroy());
+
+    it.each([
+      ['after the whole body', `content-length: ${body.length}\r\nconnection: close`, end, undefined],
+      ['after the whole body, unannounced', `content-length: ${body.length}`, end, undefined],
+      ['after a body without a length', 'connection: close', end, undefined],
+      ['in the middle', `content-length: ${body.length + 1}\r\nconnection: close`, end, 'cut'],
+      ['in the middle, unannounced', `content-length: ${body.length + 1}`, end, 'cut'],
+      ['by a reset', `content-length: ${body.length + 1}\r\nconnection: close`, reset, 'cut'],
+      ['by a reset, unannounced', `content-length: ${body.length + 1}`, reset, 'cut'],
+    ])('%s', async (_how, head, close, failure) => {
+      let connection: Socket | undefined;
+      const { open } = await upstream(scheme, ({ socket }) => {
+        connection = socket;
+        socket.write(`HTTP/1.1 200 OK\r\n${head}\r\n\r\n${body}`);
+      });
+      const exchange = await open('{}');
+      // What is written has arrived when the event loop has turned a few times.
+      for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      let read = 0;
+      const ended = exchange.read((chunk) => {
+        read += chunk.length;
+        if (read === body.length && connection !== undefined) close(connection);
+        return new Promise(() => {});
+      });
+      if (failure === undefined) await ended;
+      else await expect(ended).rejects.toMatchObject({ kind: failure });
+      expect(read).toBe(body.length);
+    });
   });
 });
