@@ -27,8 +27,8 @@ export const help = `npm run bench -- [options]
   --suite a,b        json, streams, slow, idle, leaving, growth (default: all but growth)
   --targets a,b      direct, bare, gateway, gateway-v1, gateway-plain (default: all but the last)
   --peers a,b        nginx, portkey (default: none; portkey is installed into bench/peers)
-  --reps N           repetitions, over which medians are taken (default 3)
-  --seconds N        length of one JSON measurement (default 5)
+  --reps N           repetitions, over which medians are taken (default 5)
+  --seconds N        length of one JSON measurement (default 3)
   --connections a,b  connections of the JSON suite (default 1,32,256)
   --bodies a,b       sizes of the messages in KB, at 32 connections (default 1,40,400)
   --slow a,b         slow streams at once (default 1000,5000)
@@ -60,7 +60,7 @@ export function readOptions(given: readonly string[]): Options | undefined {
       suite: { type: 'string' },
       targets: { type: 'string' },
       peers: { type: 'string', default: '' },
-      reps: { type: 'string', default: '3' },
+      reps: { type: 'string' },
       seconds: { type: 'string' },
       connections: { type: 'string' },
       bodies: { type: 'string' },
@@ -79,8 +79,8 @@ export function readOptions(given: readonly string[]): Options | undefined {
     suites: suites.filter(isSuite),
     targets: list(values.targets ?? 'direct,bare,gateway,gateway-v1'),
     peers: list(values.peers),
-    reps: numbers('reps', values.reps)[0] ?? 3,
-    seconds: numbers('seconds', values.seconds ?? (quick ? '1' : '5'))[0] ?? 5,
+    reps: numbers('reps', values.reps ?? (quick ? '3' : '5'))[0] ?? 5,
+    seconds: numbers('seconds', values.seconds ?? (quick ? '1' : '3'))[0] ?? 3,
     connections: numbers('connections', values.connections ?? (quick ? '32' : '1,32,256')),
     bodies: numbers('bodies', values.bodies ?? (quick ? '1' : '1,40,400')),
     slow: numbers('slow', values.slow ?? (quick ? '500' : '1000,5000')),

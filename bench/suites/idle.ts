@@ -7,9 +7,9 @@ import { type Suite, withAll } from './suite.ts';
 /**
  * A gateway looks for models every 30 seconds. The first look brings V8's compiler back, as it is the first time that the functions
  * which send the calls see anything else; it then needs some thousand requests more. 105 seconds after the start V8 shrinks the heap,
- * and much is compiled anew once more. Three repetitions with four targets lie between the two.
+ * and much is compiled anew once more. Five repetitions with four targets lie between the two.
  */
-const warmUpMs = 42_000;
+const warmUpMs = 38_000;
 const quickWarmUpMs = 1000;
 /** Streams of each target that come before that, so that no time is lost with what is compiled first. */
 const warmUpStreams = { concurrency: 32, rounds: 150 };
