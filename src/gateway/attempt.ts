@@ -317,7 +317,7 @@ class StreamAttempt {
     const held = this.#sink(batch);
     if (held === undefined) return undefined;
     this.#limits.hold();
-    return held.then(() => this.#limits.event());
+    return held.then(() => this.#limits.endHold());
   }
 
   #event(event: ChatEvent, out: ChatEvent[]): void {

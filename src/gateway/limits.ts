@@ -16,6 +16,8 @@ export class StreamLimits {
   readonly #total: NodeJS.Timeout | undefined;
   #answering = false;
   #loading = false;
+  /** How many of its deliveries the reader has not taken yet. */
+  #holds = 0;
   #stopped = false;
 
   /** @param totalMs what is left of the total limit, which spans all tries; 0 = none */
@@ -32,9 +34,9 @@ export class StreamLimits {
 
   /** An event came. Comments are none. */
   event(): void {
-    if (this.#stopped) return;
+    if (this.#stopped || this.#loading || this.#holds > 0) return;
     if (this.#idle !== undefined) this.#idle.refresh();
-    else if (!this.#loading) this.#idle = this.#start('idle', this.#timeouts.idleMs);
+    else this.#idle = this.#start('idle', this.#timeouts.idleMs);
   }
 
   /** The model is being loaded (or, with false, is loaded now): minutes without a word are no failure. */
@@ -42,7 +44,7 @@ export class StreamLimits {
     this.#loading = active;
     clearTimeout(this.#first);
     if (active) {
-      this.hold();
+      this.#stopIdle();
     } else if (!this.#stopped) {
       if (!this.#answering) this.#first = this.#start('first event', this.#timeouts.firstEventMs);
       this.event();
@@ -58,6 +60,16 @@ export class StreamLimits {
 
   /** The reader holds the upstream back: its silence is not the upstream's. */
   hold(): void {
+    this.#holds += 1;
+    this.#stopIdle();
+  }
+
+  endHold(): void {
+    this.#holds -= 1;
+    this.event();
+  }
+
+  #stopIdle(): void {
     clearTimeout(this.#idle);
     this.#idle = undefined;
   }
