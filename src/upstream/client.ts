@@ -83,6 +83,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #pending: Buffer[] = [];
   #pendingBytes = 0;
   #scheduled = false;
+  /** Bytes of the body that have not come. NaN where its head did not tell. */
+  #missing = Number.NaN;
   /** What the sink has not taken yet: a read that was under way may follow the first. */
   #holds = 0;
   #state: 'connecting' | 'sent' | 'streaming' | 'ended' | 'failed' = 'connecting';
@@ -251,6 +253,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (statusCode < 200 || this.#state !== 'sent') return;
     this.#state = 'streaming';
     this.#status = statusCode;
+    this.#missing = Number(headers['content-length']);
     const contentType = headerValue(headers['content-type']);
     const parametersAt = contentType.indexOf(';');
     // Slices of the first read of the socket, which they would keep.
@@ -269,6 +272,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#state !== 'streaming' || this.#released || chunk.length === 0) return;
     this.#pending.push(chunk);
     this.#pendingBytes += chunk.length;
+    this.#missing -= chunk.length;
     if (this.#pendingBytes >= largestTurn) controller.pause();
     if (this.#sink === undefined || this.#scheduled) return;
     // undici calls once per HTTP chunk; servers that send an event a chunk put many into one read of the socket. They are
@@ -286,7 +290,12 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    // What arrived before a cut was said.
+    // A connection may break behind the last byte, before a reader that is held back was told of the end.
+    if (this.#missing === 0) {
+      this.onResponseEnd();
+      return;
+    }
+    // What was read before a cut was said.
     if (this.#state === 'streaming') this.#flush();
     this.#fail(
       error instanceof TransportError
@@ -335,29 +344,37 @@ function writeAtOnce(
   this._write(text, 'latin1', done);
 }
 
-/** What undici reads a connection's bytes with. It is `paused` while the reader of a body is held back. */
+/** What undici 7 reads a connection's bytes with. It is `paused` while the reader of a body is held back. */
 interface ResponseParser {
   paused: boolean;
+  shouldKeepAlive: boolean;
   resume(): void;
   readonly llhttp: { llhttp_resume(parser: number): void };
   readonly ptr: number;
 }
 
-function parserOf(socket: Socket): ResponseParser | undefined {
+/** Undefined where nothing is held back. */
+function pausedParserOf(socket: Socket): ResponseParser | undefined {
   const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'parser');
-  return key === undefined
-    ? undefined
-    : (socket as unknown as Record<symbol, ResponseParser | undefined>)[key];
+  if (key === undefined) return undefined;
+  const parser = (socket as unknown as Record<symbol, ResponseParser | undefined>)[key];
+  return parser?.paused === true ? parser : undefined;
 }
 
-/** A connection is over, and no reader is waited for: its body is whole if all of it has come, and else cut. */
+/** The upstream has said its last: no reader is waited for any more. */
 function readToEnd(this: Socket): void {
-  const parser = parserOf(this);
-  if (parser?.paused !== true) return;
-  // A body of known length ends here. Where there is none, only the end of the connection tells it.
+  const parser = pausedParserOf(this);
+  if (parser === undefined) return;
+  // Brings a body of known length to its end. One that only this end completes is paused once more by the reader's hold.
   parser.resume();
-  if (parser.paused) parser.llhttp.llhttp_resume(parser.ptr);
+  parser.llhttp.llhttp_resume(parser.ptr);
   parser.paused = false;
+}
+
+/** The connection broke. What was not read yet is lost, so that not even a body that only its connection ends is whole. */
+function cutShort(this: Socket): void {
+  const parser = pausedParserOf(this);
+  if (parser !== undefined) parser.shouldKeepAlive = true;
 }
 
 const connectAndJoin: buildConnector.connector = (options, callback) =>
@@ -367,7 +384,7 @@ const connectAndJoin: buildConnector.connector = (options, callback) =>
       socket._writev = writeAtOnce;
       // Before undici's own listeners, which throw into nobody's hands where the reader is held back (undici 7, mended in 8:
       // https://github.com/nodejs/undici/issues/5360), or take a whole body for a cut one.
-      socket.on('end', readToEnd).on('error', readToEnd);
+      socket.on('end', readToEnd).on('error', cutShort);
     }
     callback(...connected);
   });

@@ -115,6 +115,11 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
     const reset = (socket: Socket): void =>
       void (socket instanceof TLSSocket ? socket.destroy() : socket.resetAndDestroy());
 
+    /** What is written has arrived when the event loop has turned a few times. */
+    const arrival = async (): Promise<void> => {
+      for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    };
+
     it.each([
       ['after the whole body', `content-length: ${body.length}\r\nconnection: close`, end, undefined],
       ['after the whole body, unannounced', `content-length: ${body.length}`, end, undefined],
@@ -123,6 +128,13 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
       ['in the middle, unannounced', `content-length: ${body.length + 1}`, end, 'cut'],
       ['by a reset', `content-length: ${body.length + 1}\r\nconnection: close`, reset, 'cut'],
       ['by a reset, unannounced', `content-length: ${body.length + 1}`, reset, 'cut'],
+      [
+        'by a reset after the whole body',
+        `content-length: ${body.length}\r\nconnection: close`,
+        reset,
+        undefined,
+      ],
+      ['by a reset after the whole body, unannounced', `content-length: ${body.length}`, reset, undefined],
     ])('%s', async (_how, head, close, failure) => {
       let connection: Socket | undefined;
       const { open } = await upstream(scheme, ({ socket }) => {
@@ -130,8 +142,7 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
         socket.write(`HTTP/1.1 200 OK\r\n${head}\r\n\r\n${body}`);
       });
       const exchange = await open('{}');
-      // What is written has arrived when the event loop has turned a few times.
-      for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      await arrival();
       let read = 0;
       const ended = exchange.read((chunk) => {
         read += chunk.length;
@@ -141,6 +152,29 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
       if (failure === undefined) await ended;
       else await expect(ended).rejects.toMatchObject({ kind: failure });
       expect(read).toBe(body.length);
+    });
+
+    // TLS has no reset of its own.
+    it.runIf(scheme === 'http')('by a reset that takes along what was not read yet', async () => {
+      const { open } = await upstream(scheme, ({ socket }) => {
+        socket.write(`HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n${body}`);
+        connection = socket;
+      });
+      let connection: Socket | undefined;
+      const exchange = await open('{}');
+      await arrival();
+      let first = true;
+      const ended = exchange.read(() => {
+        if (first) {
+          connection?.write('never read', async () => {
+            await arrival();
+            connection?.resetAndDestroy();
+          });
+        }
+        first = false;
+        return new Promise(() => {});
+      });
+      await expect(ended).rejects.toMatchObject({ kind: 'cut' });
     });
   });
 });
