@@ -383,7 +383,7 @@ const connectAndJoin: buildConnector.connector = (options, callback) =>
     if (socket instanceof Socket) {
       socket._writev = writeAtOnce;
       // Before undici's own listeners, which throw into nobody's hands where the reader is held back (undici 7, mended in 8:
-      // https://github.com/nodejs/undici/issues/5360), or take a whole body for a cut one.
+      // https://github.com/nodejs/undici/issues/5360), or mistake a whole body for a cut one, and a cut one for whole.
       socket.on('end', readToEnd).on('error', cutShort);
     }
     callback(...connected);

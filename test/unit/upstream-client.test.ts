@@ -6,7 +6,9 @@ import type { AddressInfo, Socket } from 'node:net';
 import path from 'node:path';
 import { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { endOfTurn } from '../../src/turn.ts';
 import { type Exchange, UpstreamClient } from '../../src/upstream/client.ts';
+import { deferred } from '../http/wire.ts';
 
 const pem = (name: string): string =>
   readFileSync(path.join(import.meta.dirname, '../fixtures/tls', `${name}.pem`), 'utf8');
@@ -90,15 +92,12 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
 
   it('an answer that is there at once comes in small pieces, so that its reader can hold it back', async () => {
     const length = 1024 * 1024;
-    let allSent = (): void => {};
-    const sent = new Promise<void>((resolve) => {
-      allSent = resolve;
-    });
+    const sent = deferred();
     const { open } = await upstream(scheme, (_request, response) =>
-      response.on('finish', allSent).end(Buffer.alloc(length)),
+      response.on('finish', sent.resolve).end(Buffer.alloc(length)),
     );
     const exchange = await open('{}');
-    await sent;
+    await sent.promise;
     const sizes: number[] = [];
     await exchange.read((chunk) => {
       sizes.push(chunk.length);
@@ -117,7 +116,7 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
 
     /** What is written has arrived when the event loop has turned a few times. */
     const arrival = async (): Promise<void> => {
-      for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      for (let turn = 0; turn < 20; turn += 1) await endOfTurn();
     };
 
     it.each([
@@ -156,22 +155,18 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
 
     // TLS has no reset of its own.
     it.runIf(scheme === 'http')('by a reset that takes along what was not read yet', async () => {
-      const { open } = await upstream(scheme, ({ socket }) => {
-        socket.write(`HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n${body}`);
-        connection = socket;
-      });
       let connection: Socket | undefined;
+      const { open } = await upstream(scheme, ({ socket }) => {
+        connection = socket;
+        socket.write(`HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n${body}`);
+      });
       const exchange = await open('{}');
       await arrival();
-      let first = true;
       const ended = exchange.read(() => {
-        if (first) {
-          connection?.write('never read', async () => {
-            await arrival();
-            connection?.resetAndDestroy();
-          });
-        }
-        first = false;
+        connection?.write('never read', async () => {
+          await arrival();
+          connection?.resetAndDestroy();
+        });
         return new Promise(() => {});
       });
       await expect(ended).rejects.toMatchObject({ kind: 'cut' });
