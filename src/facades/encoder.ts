@@ -12,6 +12,11 @@ export interface AnswerRoute {
 export interface StreamEncoder {
   /** The bytes for one batch; empty where the dialect has nothing to say. After `finish` the stream is complete. */
   encode(events: readonly ChatEvent[]): string;
+  /**
+   * Bytes that change nothing, for a stream that was silent too long; never after `finish`. Something that the dialect's readers
+   * know: many of them choke on a comment of server-sent events.
+   */
+  heartbeat(): string;
   /** The bytes that end a stream which failed after its headers. */
   fail(error: GatewayError): string;
 }

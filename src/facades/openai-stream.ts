@@ -12,10 +12,12 @@ export interface ChoiceWriter {
   readonly object: string;
   /** Empty where this kind has no place for it. */
   content(event: Content): string;
+  /** A choice that says nothing. */
+  heartbeat(): string;
   finish(reason: FinishReason): string;
 }
 
-/** One per stream: the role comes with the first delta. */
+/** One per stream: the role comes with the first delta, which may be a heartbeat's. */
 export function chatChoices(): ChoiceWriter {
   let role = '"role":"assistant",';
   const delta = (event: Content): string => {
@@ -39,6 +41,11 @@ export function chatChoices(): ChoiceWriter {
         event.type === 'text' && event.logprobs !== undefined ? JSON.stringify(event.logprobs) : 'null';
       return `{"index":0,"delta":{${delta(event)}},"logprobs":${logprobs},"finish_reason":null}`;
     },
+    heartbeat() {
+      const opening = role;
+      role = '';
+      return `{"index":0,"delta":{${opening}"content":""},"logprobs":null,"finish_reason":null}`;
+    },
     finish(reason) {
       // An answer without a word still has a role.
       const last = role === '' ? '' : `${role}"content":""`;
@@ -53,12 +60,13 @@ export const textChoices: ChoiceWriter = {
     event.type === 'text'
       ? `{"text":${JSON.stringify(event.text)},"index":0,"logprobs":null,"finish_reason":null}`
       : '',
+  heartbeat: () => '{"text":"","index":0,"logprobs":null,"finish_reason":null}',
   finish: (reason) => `{"text":"","index":0,"logprobs":null,"finish_reason":"${reason}"}`,
 };
 
 export interface OpenAIStreamOptions {
   readonly identity: AnswerIdentity;
-  /** The upstream model that answers; asked when the first content is there, and not again. */
+  /** The upstream model that answers, as far as it is known; asked until the first content is there, and not again. */
   readonly model: () => string;
   readonly includeUsage: boolean;
   /** The error in the caller's own words. */
@@ -109,6 +117,14 @@ export class OpenAIEncoder implements StreamEncoder {
       default:
         return event satisfies never;
     }
+  }
+
+  heartbeat(): string {
+    const head = this.#head;
+    const chunk = this.#chunk(this.#choices.heartbeat());
+    // Before any content another route may still take over.
+    this.#head = head;
+    return chunk;
   }
 
   #chunk(choice: string): string {

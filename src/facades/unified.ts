@@ -129,6 +129,8 @@ export function encodeEmbeddingResult({ embeddings, usage }: EmbeddingResult): R
 
 const done = 'data: [DONE]\n\n';
 
+const heartbeat = 'data: {"content":"","finish_reason":null}\n\n';
+
 /** The unified event stream. One per answer: it holds what only the terminal chunk may say. */
 export class UnifiedEncoder implements StreamEncoder {
   readonly #route: () => AnswerRoute | undefined;
@@ -145,6 +147,10 @@ export class UnifiedEncoder implements StreamEncoder {
     let bytes = '';
     for (const event of events) bytes += this.#encode(event);
     return bytes;
+  }
+
+  heartbeat(): string {
+    return heartbeat;
   }
 
   #encode(event: ChatEvent): string {

@@ -11,15 +11,13 @@ import { startStream } from './headers.ts';
 export interface StreamOptions {
   /** How long the first content may keep the headers back. Milliseconds; 0 = as long as it takes. */
   readonly commitMs: number;
-  /** Silence after which a comment is written. Milliseconds; 0 = never. */
+  /** Silence after which a heartbeat is written. Milliseconds; 0 = never. */
   readonly heartbeatMs: number;
   /** A client that took nothing for this long is cut off; its socket would be kept for ever. Milliseconds; 120,000 if unset. */
   readonly stallMs?: number;
 }
 
 const longestStallMs = 120_000;
-
-const keepAlive = ': keep-alive\n\n';
 
 export class EventStream {
   readonly #reply: FastifyReply;
@@ -32,6 +30,8 @@ export class EventStream {
   #drained: Promise<void> | undefined;
   #committed = false;
   #early = false;
+  /** The terminal chunk was written. */
+  #finished = false;
   #ended = false;
 
   constructor(reply: FastifyReply, call: Call, options: StreamOptions) {
@@ -82,13 +82,14 @@ export class EventStream {
       // What the terminal chunk tells (tools that the upstream ran, usage) sends no headers by itself.
       if (decisive || events.some((event) => event.type === 'progress')) this.#commit(!decisive);
     }
+    this.#finished = events.at(-1)?.type === 'finish';
     const bytes = this.#encoder.encode(events);
     return bytes === '' ? undefined : this.#write(bytes);
   }
 
   #commitEarly(): void {
     this.#commit(true);
-    void this.#write(keepAlive);
+    if (this.#options.heartbeatMs > 0) this.#beat();
   }
 
   /** Sends status and headers. */
@@ -108,9 +109,9 @@ export class EventStream {
   }
 
   #beat(): void {
-    if (this.#ended) return;
+    if (this.#ended || this.#finished || this.#encoder === undefined) return;
     if (this.#reply.raw.writableNeedDrain) this.#heartbeat?.refresh();
-    else void this.#write(keepAlive);
+    else void this.#write(this.#encoder.heartbeat());
   }
 
   #write(bytes: string): Promise<void> | undefined {

@@ -7,7 +7,7 @@ import { faults } from '../simulators/faults.ts';
 import { ask } from './ask.ts';
 import { chatBody, chatModel } from './prepare.ts';
 import { type Stage, type StageOptions, since, stage } from './stage.ts';
-import { deferred, readEvents, type WireAnswer } from './wire.ts';
+import { deferred, heartbeat, readEvents, type WireAnswer } from './wire.ts';
 
 const withProgress = { stream: true, stream_options: { include_progress: true } };
 
@@ -153,7 +153,7 @@ describe('the queue', () => {
     });
     const running = await occupy(scene);
     const waiting = scene.chat({ stream: true });
-    await waiting.until((body) => body === ': keep-alive\n\n'.repeat(3));
+    await waiting.until((body) => body === `${heartbeat}\n\n`.repeat(3));
     scene.rest.resolve();
     await settle([running, waiting]);
     expect(readEvents(waiting.body).terminal?.finish_reason).toBe('stop');

@@ -6,7 +6,7 @@ import { faults } from '../simulators/faults.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
 import { chatBody } from './prepare.ts';
 import { type Stage, since, stage, startStage } from './stage.ts';
-import { deferred, readEvents, request } from './wire.ts';
+import { deferred, heartbeat, readEvents, request } from './wire.ts';
 
 /** From the departure to the end of the upstream's socket. Milliseconds. */
 const promptly = 100;
@@ -36,7 +36,7 @@ describe('a client that leaves', () => {
       name: 'between heartbeats before the first text',
       script: faults.stall('headers'),
       stream: true,
-      seen: (body) => body.includes('keep-alive'),
+      seen: (body) => body.includes(heartbeat),
       status: 200,
     },
     {
@@ -98,7 +98,7 @@ describe('a client that leaves', () => {
     const id = randomUUID();
     scene.studio.next(faults.stall('headers'));
     const answer = scene.chat({ stream: true }, { 'x-request-id': id });
-    await answer.until((body) => body.includes('keep-alive'));
+    await answer.until((body) => body.includes(heartbeat));
     answer.leave();
     const { duration_ms } = await scene.usageOf(id);
     expect(duration_ms).toBeLessThan(1000);

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { faults } from '../simulators/faults.ts';
 import { type Stage, since, stage, startStage } from './stage.ts';
-import { deferred, readEvents } from './wire.ts';
+import { deferred, heartbeat, readEvents } from './wire.ts';
 
 const commitMs = 60;
 const heartbeatMs = 40;
@@ -20,7 +20,7 @@ describe('an upstream that is slow to begin', () => {
   afterAll(() => scene.close());
   beforeEach(() => scene.studio.reset());
 
-  it('keeps the headers back until STREAM_COMMIT_MS, and a comment follows them at once', async () => {
+  it('keeps the headers back until STREAM_COMMIT_MS, and a heartbeat goes with them', async () => {
     const start = performance.now();
     const text = deferred();
     scene.studio.next(faults.stall('headers', text.promise));
@@ -28,7 +28,7 @@ describe('an upstream that is slow to begin', () => {
     const { at } = await answer.head;
     expect(at - start).toBeGreaterThanOrEqual(commitMs - 2);
     await answer.until((body) => body !== '');
-    expect(answer.body).toBe(': keep-alive\n\n');
+    expect(answer.body).toBe('data: {"content":"","finish_reason":null}\n\n');
     expect(since(at)).toBeLessThan(heartbeatMs);
     text.resolve();
     await answer.done;
@@ -49,12 +49,13 @@ describe('an upstream that is slow to begin', () => {
     expect(readEvents(answer.body).terminal).toMatchObject({ finish_reason: 'stop', route: early });
   });
 
-  it('goes on with a comment for every HEARTBEAT_MS of silence, also between deltas', async () => {
+  it('goes on with a heartbeat for every HEARTBEAT_MS of silence, also between deltas', async () => {
     const rest = deferred();
     scene.studio.next({ ...faults.stall('after-text', rest.promise), text: ['你', '好'], gapMs: 0 });
     const answer = scene.chat({ stream: true });
-    await answer.until((body) => (body.match(/: keep-alive/g) ?? []).length === 3);
-    expect(answer.body).toMatch(/^data: .*你.*\n\n(?:: keep-alive\n\n){3}$/);
+    await answer.until((body) => body.split(heartbeat).length === 4);
+    const { deltas, heartbeats } = readEvents(answer.body, { partial: true });
+    expect({ deltas, heartbeats }).toEqual({ deltas: ['你'], heartbeats: 3 });
     const beats = answer.times.slice(1).map((at, index) => at - (answer.times[index] ?? 0));
     for (const silence of beats) expect(silence).toBeGreaterThanOrEqual(heartbeatMs - 2);
     rest.resolve();
@@ -65,9 +66,9 @@ describe('an upstream that is slow to begin', () => {
     const answer = scene.chat({ stream: true });
     expect((await answer.head).headers).toMatchObject({ 'x-gateway-provider': 'lmstudio' });
     await answer.done;
-    const { terminal, keepAlives } = readEvents(answer.body);
+    const { terminal, heartbeats } = readEvents(answer.body);
     expect(terminal).not.toHaveProperty('route');
-    expect(keepAlives).toBe(0);
+    expect(heartbeats).toBe(0);
   });
 
   it('may still be tried again after the headers', async () => {
@@ -180,10 +181,11 @@ it('keeps the headers back for as long as it takes where STREAM_COMMIT_MS is 0',
   await answer.done;
 });
 
-it('writes no comments where HEARTBEAT_MS is 0', async () => {
-  const scene = await stage({ environment: { HEARTBEAT_MS: '0' } });
-  scene.studio.next(faults.stall('after-text', 100));
+it('writes no heartbeats where HEARTBEAT_MS is 0, not even with early headers', async () => {
+  const scene = await stage({ environment: { STREAM_COMMIT_MS: '20', HEARTBEAT_MS: '0' } });
+  scene.studio.next({ ...faults.stall('after-text', 100), hold: new Promise((go) => setTimeout(go, 100)) });
   const answer = scene.chat({ stream: true });
+  expect((await answer.head).headers).not.toHaveProperty('x-gateway-provider');
   await answer.done;
-  expect(readEvents(answer.body).keepAlives).toBe(0);
+  expect(readEvents(answer.body).heartbeats).toBe(0);
 });

@@ -359,10 +359,10 @@ describe('progress', () => {
 
   it('is nothing but heartbeats where nobody asked for it', async () => {
     scene.studio.next({ loadMs: 200 });
-    const { chunks, keepAlives, text } = await streamed(scene, { ...full, stream_options: {} });
+    const { chunks, heartbeats, text } = await streamed(scene, { ...full, stream_options: {} });
     expect(chunks.filter((chunk) => 'progress' in chunk)).toEqual([]);
     expect(text).not.toBe('');
-    expect(keepAlives).toBeGreaterThanOrEqual(3);
+    expect(heartbeats).toBeGreaterThanOrEqual(3);
   });
 
   it('is no reason to send headers where nobody asked for it: a failure after loading is a plain error', async () => {

@@ -121,10 +121,58 @@ describe('a stream whose headers leave early', () => {
     expect(whole.headers.get('x-gateway-model')).toBeNull();
     open();
     const body = await whole.text();
-    expect(body).toMatch(/^: keep-alive\n\ndata: /);
     expect(body).toContain('"model":"another-model"');
-    expect(await failing.text()).toMatch(/^: keep-alive\n\ndata: \{"error":\{"message":"[^"]+连接中断"/);
+    expect(await failing.text()).toMatch(/\n\ndata: \{"error":\{"message":"[^"]+连接中断"[^\n]+\n\n$/);
   });
+
+  it('beats with chunks of its own id: the first has the one role, the later ones an empty text', async () => {
+    const slow = await startUpstreams({ STREAM_COMMIT_MS: '20', HEARTBEAT_MS: '30' });
+    onTestFinished(() => slow.close());
+    const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+    slow.of.openai.next({ hold: after(120), text: ['你', '好'], gapMs: 100 });
+    const answer = await slow.gateway.post('/v1/chat/completions', { ...local, stream: true });
+    const chunks = (await answer.text())
+      .split('\n\n')
+      .filter((event) => event !== '' && event !== 'data: [DONE]')
+      .map((event) => chunkSchema.parse(JSON.parse(event.replace(/^data: /, ''))));
+    expect(new Set(chunks.map(({ id, created, object }) => `${id} ${created} ${object}`)).size).toBe(1);
+    const deltas = chunks.map(({ choices }) => choices[0]?.delta);
+    expect(deltas[0]).toEqual({ role: 'assistant', content: '' });
+    const first = deltas.findIndex((delta) => delta?.content === '你');
+    const second = deltas.findIndex((delta) => delta?.content === '好');
+    for (const beats of [deltas.slice(1, first), deltas.slice(first + 1, second)]) {
+      expect(beats).not.toEqual([]);
+      expect(beats).toEqual(beats.map(() => ({ content: '' })));
+    }
+    expect(deltas.slice(1).every((delta) => delta?.role === undefined)).toBe(true);
+    expect(chunks.map(({ choices }) => choices[0]?.finish_reason).filter(Boolean)).toEqual(['stop']);
+  });
+
+  it('beats with empty texts on /v1/completions', async () => {
+    const slow = await startUpstreams({ STREAM_COMMIT_MS: '20', HEARTBEAT_MS: '30' });
+    onTestFinished(() => slow.close());
+    slow.of.openai.next({ hold: new Promise((go) => setTimeout(go, 100)), text: ['好'] });
+    const body = { model: 'local-chat', prompt: '从前', stream: true };
+    const [beat] = (await (await slow.gateway.post('/v1/completions', body)).text()).split('\n\n');
+    expect(JSON.parse(beat?.replace(/^data: /, '') ?? '')).toMatchObject({
+      id: expect.stringMatching(/^cmpl-/),
+      object: 'text_completion',
+      model: 'local-chat',
+      choices: [{ text: '', index: 0, logprobs: null, finish_reason: null }],
+    });
+  });
+});
+
+const chunkSchema = z.object({
+  id: z.string(),
+  object: z.string(),
+  created: z.int(),
+  choices: z.array(
+    z.object({
+      delta: z.strictObject({ role: z.string().optional(), content: z.string().optional() }),
+      finish_reason: z.string().nullable(),
+    }),
+  ),
 });
 
 const unifiedAnswer = z.object({

@@ -215,9 +215,12 @@ export interface EventReading {
   readonly deltas: readonly string[];
   readonly text: string;
   readonly terminal: Chunk | undefined;
-  readonly keepAlives: number;
+  readonly heartbeats: number;
   readonly done: boolean;
 }
+
+/** A chunk that says nothing. */
+export const heartbeat = 'data: {"content":"","finish_reason":null}';
 
 /** Reads a unified stream under the contract's rules. @throws Error where a byte of it breaks them */
 export function readEvents(body: string, options: { readonly partial?: boolean } = {}): EventReading {
@@ -225,14 +228,14 @@ export function readEvents(body: string, options: { readonly partial?: boolean }
   const rest = blocks.pop() ?? '';
   if (rest !== '' && options.partial !== true) throw new Error(`no blank line after: ${rest}`);
   const chunks: Chunk[] = [];
-  let keepAlives = 0;
+  let heartbeats = 0;
   let done = false;
   let terminal: Chunk | undefined;
   for (const block of blocks) {
     if (done) throw new Error(`something after [DONE]: ${block}`);
-    if (block === ': keep-alive') {
+    if (block === heartbeat) {
       if (terminal !== undefined) throw new Error('a heartbeat after the terminal chunk');
-      keepAlives += 1;
+      heartbeats += 1;
     } else if (block === 'data: [DONE]') {
       done = true;
     } else {
@@ -244,7 +247,7 @@ export function readEvents(body: string, options: { readonly partial?: boolean }
   }
   if (done && terminal === undefined) throw new Error('[DONE] without a terminal chunk');
   const deltas = chunks.map((chunk) => chunk.content).filter((content) => content !== '');
-  return { chunks, deltas, text: deltas.join(''), terminal, keepAlives, done };
+  return { chunks, deltas, text: deltas.join(''), terminal, heartbeats, done };
 }
 
 function readChunk(block: string): Chunk {

@@ -112,7 +112,7 @@ const generationAnswers: Record<number, Answer> = {
       'The answer: one JSON document, or with `stream: true` server-sent events. Each event is one `data:` line with ' +
       '`content` and `finish_reason`; exactly one terminal chunk has a `finish_reason` and the `usage`, then comes `[DONE]`. ' +
       'A failure after the headers is a terminal chunk with `finish_reason: "error"` and `error: {code, type, message}`. ' +
-      'Comment lines (`: keep-alive`) may stand in between.',
+      'A chunk with an empty `content` and a null `finish_reason` may stand in between: it keeps the connection alive.',
     headers: routeHeaders,
     content: {
       'application/json': {
