@@ -26,6 +26,7 @@ import {
   present,
   refuseOthers,
   unsupported,
+  wirePart,
   wireResponseFormat,
   wireTools,
 } from './openai-request.ts';
@@ -173,7 +174,8 @@ function wireMessage(message: Message, family: QwenFamily): object {
   const wire = { ...present(message) };
   if (Array.isArray(content)) {
     const texts = content.flatMap((part) => (part.type === 'text' ? [part.text] : []));
-    if (texts.length === content.length) wire['content'] = texts.join('');
+    wire['content'] =
+      texts.length === content.length ? texts.join('') : content.map((part) => wirePart(part, false));
   }
   if (message.role === 'assistant') {
     wire['content'] ??= '';
@@ -210,6 +212,7 @@ function chat(request: ChatRequest, target: Target) {
 const wireOptions = (request: GenerationRequest, target: Target): WireOptions => ({
   target,
   unseen: blindToImage(request, target),
+  firstCallOnly: request.parameters.parallel_tool_calls === false,
   classify,
   // A plain call that takes too long (300 s) is cut, and what was generated comes as a 200 without a finish reason.
   finishReason: (raw) => (raw === null ? 'length' : undefined),

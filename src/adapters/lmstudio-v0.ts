@@ -18,10 +18,9 @@ import {
   jsonCall,
   pick,
   refuseOthers,
-  unsupported,
+  toolsByRequired,
   wireMessages,
   wireResponseFormat,
-  wireTools,
 } from './openai-request.ts';
 import { chunkDecoder, decodeCompletion, stoppedError, type WireOptions } from './openai-wire.ts';
 import { answerFailure, type ErrorContext } from './wire-errors.ts';
@@ -69,11 +68,6 @@ function refuse(request: GenerationRequest, target: Target): GatewayError | unde
   const honoured = request.kind === 'chat' ? chatParameters : completionParameters;
   const refused = refuseOthers(parameters, honoured, target);
   if (refused !== undefined) return refused;
-  // It has no such setting and lets a model call several tools at once, which is what `true` asks for.
-  if (parameters.parallel_tool_calls === false) return unsupported(target, 'parallel_tool_calls');
-  if (typeof parameters.tool_choice === 'object') {
-    return unsupported(target, 'tool_choice', '指定函数, 可用 none, auto 或 required');
-  }
   return refuseImages(request, target);
 }
 
@@ -89,13 +83,13 @@ const streaming = (stream: boolean): object =>
 
 function chat(request: ChatRequest, target: Target) {
   const { parameters, stream } = request;
-  const { tools, tool_choice, response_format } = parameters;
+  const { response_format } = parameters;
   const body = {
     model: target.model,
-    messages: wireMessages(request.messages),
+    messages: wireMessages(request.messages, false),
     ...pick(parameters, samplingNames),
-    ...(tools === undefined ? {} : { tools: wireTools(tools) }),
-    ...(tool_choice === undefined ? {} : { tool_choice }),
+    // It has no `parallel_tool_calls` and lets a model call several tools at once: where one was asked for, the decoder keeps the first.
+    ...toolsByRequired(parameters),
     ...(response_format === undefined ? {} : { response_format: answerFormat(response_format) }),
     ...streaming(stream),
   };
@@ -129,7 +123,12 @@ function stopReason(word: string, context: ErrorContext): FinishReason | Gateway
 }
 
 function wireOptions(request: GenerationRequest, target: Target): WireOptions {
-  return { target, unseen: blindToImage(request, target), stopReason };
+  return {
+    target,
+    unseen: blindToImage(request, target),
+    firstCallOnly: request.parameters.parallel_tool_calls === false,
+    stopReason,
+  };
 }
 
 export const lmstudioV0: ProviderAdapter & Required<Pick<ProviderAdapter, 'completion'>> = {

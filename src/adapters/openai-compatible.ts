@@ -27,10 +27,10 @@ import {
   jsonCall,
   pick,
   refuseOthers,
+  toolsByRequired,
   unsupported,
   wireMessages,
   wireResponseFormat,
-  wireTools,
 } from './openai-request.ts';
 import { chunkDecoder, decodeCompletion, decodeEmbeddingList, type WireOptions } from './openai-wire.ts';
 import { answerFailure, type Verdict, type WireError } from './wire-errors.ts';
@@ -58,12 +58,17 @@ const chatNames = [
   ...samplingNames,
   'logprobs',
   'top_logprobs',
-  'tool_choice',
   'parallel_tool_calls',
 ] as const satisfies readonly ParameterName[];
 
 const completionParameters: ReadonlySet<string> = new Set(samplingNames);
-const chatParameters: ReadonlySet<string> = new Set([...chatNames, 'tools', 'response_format', 'reasoning']);
+const chatParameters: ReadonlySet<string> = new Set([
+  ...chatNames,
+  'tools',
+  'tool_choice',
+  'response_format',
+  'reasoning',
+]);
 
 /** `reasoning` in OpenAI's words; it has none for "on, as much as you like". */
 const efforts: Readonly<Record<Exclude<Reasoning, 'on'>, string>> = {
@@ -90,12 +95,13 @@ const streaming = (stream: boolean): object =>
 
 function chat(request: ChatRequest, target: Target) {
   const { parameters, stream } = request;
-  const { tools, response_format, reasoning } = parameters;
+  const { response_format, reasoning } = parameters;
   const body = {
     model: target.model,
-    messages: wireMessages(request.messages),
+    messages: wireMessages(request.messages, true),
     ...pick(parameters, chatNames),
-    ...(tools === undefined ? {} : { tools: wireTools(tools) }),
+    // OpenAI itself takes names too, but LM Studio refuses them here, llama.cpp and Ollama do not look at them.
+    ...toolsByRequired(parameters),
     ...(response_format === undefined ? {} : { response_format: wireResponseFormat(response_format) }),
     ...(reasoning === undefined || reasoning === 'on' ? {} : { reasoning_effort: efforts[reasoning] }),
     ...streaming(stream),
@@ -124,6 +130,8 @@ function classify(error: WireError, status: number | undefined): Verdict | undef
 const wireOptions = (request: GenerationRequest, target: Target): WireOptions => ({
   target,
   unseen: blindToImage(request, target),
+  // Some servers ignore it.
+  firstCallOnly: request.parameters.parallel_tool_calls === false,
   classify,
 });
 

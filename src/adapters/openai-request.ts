@@ -2,6 +2,7 @@
 import type { Target, UpstreamCall } from '../chat/adapter.ts';
 import { type GatewayError, invalidMessage, invalidParameter } from '../chat/errors.ts';
 import type {
+  ContentPart,
   EmbeddingRequest,
   FunctionTool,
   GenerationRequest,
@@ -24,13 +25,36 @@ export function present(value: Readonly<Record<string, unknown>>): Readonly<Json
   return kept;
 }
 
+/** A picture's `detail` is a hint of OpenAI's; other wires do not have it. */
+export function wirePart(part: ContentPart, takesDetail: boolean): Readonly<Json> {
+  if (part.type === 'text') return part;
+  const { url, detail } = part.image_url;
+  return { type: part.type, image_url: takesDetail && !isAbsent(detail) ? { url, detail } : { url } };
+}
+
 /** Messages as every chat-completions server takes them. */
-export function wireMessages(messages: readonly Message[]): Readonly<Json>[] {
+export function wireMessages(messages: readonly Message[], takesDetail: boolean): Readonly<Json>[] {
   return messages.map((message) => {
     const wire = present(message);
-    // Prompt templates trim the content of every message; "" is what all of them can trim.
-    return message.role === 'assistant' && isAbsent(message.content) ? { ...wire, content: '' } : wire;
+    const { content } = message;
+    if (message.role === 'assistant') {
+      // Prompt templates trim the content of every message; "" is what all of them can trim.
+      return isAbsent(content) || content?.length === 0 ? { ...wire, content: '' } : wire;
+    }
+    return Array.isArray(content)
+      ? { ...wire, content: content.map((part) => wirePart(part, takesDetail)) }
+      : wire;
   });
+}
+
+/** The tools and the choice among them, for a wire that has no names there: whichever is named is the only one to choose from. */
+export function toolsByRequired({ tools, tool_choice }: Parameters): Json {
+  if (tools === undefined) return {};
+  if (typeof tool_choice !== 'object') {
+    return { tools: wireTools(tools), ...(tool_choice === undefined ? {} : { tool_choice }) };
+  }
+  const named = tools.filter((tool) => tool.function.name === tool_choice.function.name);
+  return { tools: wireTools(named), tool_choice: 'required' };
 }
 
 export function wireTools(tools: readonly FunctionTool[]): Json[] {

@@ -28,6 +28,8 @@ import { type ErrorContext, errorIn, failure, parseJson, wordsOf } from './wire-
 export interface WireOptions extends ErrorContext {
   /** What became of a picture that the model cannot see: the error of an answer that says nothing. */
   readonly unseen: GatewayError | undefined;
+  /** The caller wants one tool call at most: those behind the first are left out. */
+  readonly firstCallOnly: boolean;
   /**
    * The unified reason for the upstream's `finish_reason`, or the error that it stands for; undefined leaves it to the
    * shared table. Null is a whole answer that named none: undefined then makes it a cut answer.
@@ -141,6 +143,7 @@ class Reading {
   #started = false;
   #spoke = false;
   #calledTools = false;
+  #firstCall: number | undefined;
   #usage: Usage | undefined;
   #stats: Stats | undefined;
   #raw: string | null = null;
@@ -189,12 +192,18 @@ class Reading {
     }
     if (part?.toolCalls !== undefined) {
       this.#readToolCalls ??= toolCallReader();
-      const deltas = this.#readToolCalls(part.toolCalls);
+      const deltas = this.#wanted(this.#readToolCalls(part.toolCalls));
       if (deltas.length > 0) events.push({ type: 'tool-calls', deltas });
       this.#calledTools ||= deltas.length > 0;
     }
     this.#spoke ||= events.length > 0;
     return events;
+  }
+
+  #wanted(deltas: ToolCallDelta[]): ToolCallDelta[] {
+    if (!this.#options.firstCallOnly) return deltas;
+    this.#firstCall ??= deltas[0]?.index;
+    return deltas.filter(({ index }) => index === this.#firstCall);
   }
 
   /** The terminal event where the upstream stopped without saying that it finished. */

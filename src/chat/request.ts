@@ -1,5 +1,6 @@
 /** The canonical request: zod schemas of its parts and the types that adapters see. Knows no provider and no dialect. */
 import { z } from 'zod';
+import { invalidParameter } from './errors.ts';
 
 /** Deepest nesting of caller-made JSON (tool and answer schemas); deeper input would overflow JSON.stringify later. */
 const deepest = 64;
@@ -28,6 +29,7 @@ const imagePart = z.strictObject({
   type: z.literal('image_url'),
   image_url: z.strictObject({
     url: z.string().min(1).meta({ description: 'data:image/png;base64,… or data:image/jpeg;base64,…' }),
+    detail: z.string().nullish().meta({ description: 'A hint, passed on where the upstream takes one.' }),
   }),
 });
 
@@ -35,6 +37,9 @@ const contentError = { error: '必须是字符串或非空的内容片段列表'
 const partError = { error: '必须是 text 或 image_url' };
 
 const textContent = z.union([z.string(), z.array(textPart).min(1)], contentError);
+
+/** An empty list says as much as no content. */
+const assistantContent = z.union([z.string(), z.array(textPart)], contentError);
 
 const toolCall = z.strictObject({
   id: z.string().min(1),
@@ -58,7 +63,7 @@ const userMessage = z.strictObject({
 const assistantMessage = z
   .strictObject({
     role: z.literal('assistant'),
-    content: textContent.nullish(),
+    content: assistantContent.nullish(),
     name,
     tool_calls: z.array(toolCall).nullish(),
     reasoning_content: z.string().nullish(),
@@ -66,7 +71,7 @@ const assistantMessage = z
   .refine(
     (message) =>
       typeof message.content === 'string' ||
-      Array.isArray(message.content) ||
+      (message.content ?? []).length > 0 ||
       (message.tool_calls ?? []).length > 0 ||
       typeof message.reasoning_content === 'string',
     { error: '缺少 content', path: ['content'] },
@@ -139,6 +144,9 @@ export const integration = z.union([
   ]),
 ]);
 
+/** Most texts that end an answer; an upstream that takes fewer refuses them in its own words. */
+const mostStops = 64;
+
 const penalty = z.number().min(-2).max(2);
 
 /**
@@ -149,8 +157,8 @@ export const parameterFields = {
   temperature: z.number().min(0).lt(2),
   top_p: z.number().gt(0).max(1),
   max_tokens: z.int().min(1),
-  stop: z.union([z.string().min(1), z.array(z.string().min(1)).max(4)], {
-    error: '必须是字符串或最多 4 个字符串的列表',
+  stop: z.union([z.string().min(1), z.array(z.string().min(1)).max(mostStops)], {
+    error: `必须是字符串或最多 ${mostStops} 个字符串的列表`,
   }),
   seed: z.int(),
   presence_penalty: penalty,
@@ -189,6 +197,7 @@ export type Parameters = Readonly<
 export type ParameterName = keyof Parameters;
 
 export type Message = Readonly<z.output<typeof message>>;
+export type ContentPart = Exclude<NonNullable<Message['content']>, string>[number];
 export type Integration = z.output<typeof integration>;
 export type ResponseFormat = z.output<typeof responseFormat>;
 export type FunctionTool = z.output<typeof functionTool>;
@@ -236,6 +245,9 @@ export type GivenParameters = {
   readonly top_logprobs?: number | null | undefined;
 };
 
+/** How much of a caller's own word an error repeats. */
+const longestNameShown = 100;
+
 /** Parameters whose worth depends on their form or on each other. */
 const judgedApart: readonly string[] = [
   'stop',
@@ -266,6 +278,19 @@ function changesNothing(name: string, given: GivenParameters): boolean {
     default:
       return false;
   }
+}
+
+/**
+ * For what `effectiveParameters` has left.
+ * @throws GatewayError for a choice among tools that are not there
+ */
+export function checkToolChoice({ tools, tool_choice }: Parameters): void {
+  if (tool_choice === undefined) return;
+  if (tools === undefined) throw invalidParameter('tool_choice', '需要 tools');
+  if (typeof tool_choice === 'string') return;
+  const { name } = tool_choice.function;
+  if (tools.some((tool) => tool.function.name === name)) return;
+  throw invalidParameter('tool_choice', `tools 中没有 ${name.slice(0, longestNameShown)}`);
 }
 
 /**

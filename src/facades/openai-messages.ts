@@ -14,10 +14,7 @@ const imagePart = z.object({
   type: z.literal('image_url'),
   image_url: z.object({
     url: z.string().min(1),
-    detail: z
-      .literal('auto', { error: '仅支持 auto' })
-      .nullish()
-      .meta({ description: 'Only auto, which changes nothing.' }),
+    detail: z.string().nullish().meta({ description: 'A hint, passed on where the upstream takes one.' }),
   }),
 });
 
@@ -35,9 +32,7 @@ const userContent = z.union(
 const assistantContent = z.union(
   [
     z.string(),
-    z
-      .array(z.discriminatedUnion('type', [textPart, refusalPart], { error: '必须是 text 或 refusal' }))
-      .min(1),
+    z.array(z.discriminatedUnion('type', [textPart, refusalPart], { error: '必须是 text 或 refusal' })),
   ],
   contentError,
 );
@@ -64,7 +59,10 @@ const assistantMessage = z
   })
   .refine(
     ({ content, refusal, tool_calls, reasoning_content }) =>
-      (content ?? refusal ?? reasoning_content ?? undefined) !== undefined || (tool_calls ?? []).length > 0,
+      typeof content === 'string' ||
+      (content ?? []).length > 0 ||
+      (refusal ?? reasoning_content ?? undefined) !== undefined ||
+      (tool_calls ?? []).length > 0,
     { error: '缺少 content', path: ['content'] },
   );
 
@@ -94,12 +92,7 @@ export function toMessage(message: OpenAIMessage): Message {
     case 'user':
       return {
         role: 'user',
-        content:
-          typeof message.content === 'string'
-            ? message.content
-            : message.content.map((part) =>
-                part.type === 'text' ? part : { type: part.type, image_url: { url: part.image_url.url } },
-              ),
+        content: message.content,
         ...nameOf(message),
       };
     case 'assistant':
@@ -118,12 +111,13 @@ export function toMessage(message: OpenAIMessage): Message {
 
 function toAssistantMessage(message: Extract<OpenAIMessage, { role: 'assistant' }>): Message {
   const { refusal, tool_calls } = message;
+  const said = message.content;
   const content =
-    typeof message.content === 'object' && message.content !== null
-      ? message.content.map((part) =>
-          part.type === 'text' ? part : { type: 'text' as const, text: part.refusal },
-        )
-      : (message.content ?? refusal);
+    typeof said === 'object' && said !== null && said.length > 0
+      ? said.map((part) => (part.type === 'text' ? part : { type: 'text' as const, text: part.refusal }))
+      : typeof said === 'string'
+        ? said
+        : refusal;
   const reasoning = message.reasoning_content ?? message.reasoning;
   return {
     role: 'assistant',

@@ -7,6 +7,7 @@ import { GatewayError, invalidParameter } from '../chat/errors.ts';
 import {
   type ChatRequest,
   type CompletionRequest,
+  checkToolChoice,
   effectiveParameters,
   type GivenParameters,
   type Parameters,
@@ -92,16 +93,19 @@ export const chatCompletionBody = z
       .refine((list) => list.every((modality) => modality === 'text'), { error: '仅支持 text' })
       .nullish(),
     functions: z.array(z.unknown()).max(0, { error: '不支持此参数, 请使用 tools' }).nullish(),
-    function_call: z.null({ error: '不支持此参数, 请使用 tool_choice' }).optional(),
+    function_call: z.enum(['auto', 'none'], { error: '不支持此参数, 请使用 tool_choice' }).nullish(),
     audio: unsupportedField,
     moderation: unsupportedField,
-    prediction: unsupportedField,
     prompt_cache_options: unsupportedField,
-    prompt_cache_retention: unsupportedField,
-    verbosity: unsupportedField,
+    verbosity: z
+      .literal('medium', { error: '仅支持 medium' })
+      .nullish()
+      .meta({ description: 'Only medium, which changes nothing.' }),
     web_search_options: unsupportedField,
     metadata: withoutEffect,
+    prediction: withoutEffect,
     prompt_cache_key: withoutEffect,
+    prompt_cache_retention: withoutEffect,
     safety_identifier: withoutEffect,
     service_tier: withoutEffect,
     store: withoutEffect,
@@ -122,7 +126,7 @@ export const completionBody = z
     ),
     best_of: onlyOne,
     echo: z.literal(false, { error: '不支持此参数' }).nullish(),
-    logprobs: unsupportedField,
+    logprobs: z.literal(false, { error: '不支持此参数' }).nullish(),
     suffix: z.literal('', { error: '不支持此参数' }).nullish(),
   })
   .meta({ examples: [{ model: 'qwen2.5-7b-instruct', prompt: '从前有座山', max_tokens: 50 }] });
@@ -193,9 +197,7 @@ export function readChatCompletion(body: ChatBody): Incoming<ChatRequest> {
   const given = givenIn(body);
   if (body.top_logprobs && body.logprobs !== true) throw invalidParameter('top_logprobs', '需要 logprobs');
   const common = readCommon(body, effectiveParameters(given));
-  if (common.parameters.tool_choice !== undefined && common.parameters.tools === undefined) {
-    throw invalidParameter('tool_choice', '需要 tools');
-  }
+  checkToolChoice(common.parameters);
   return {
     request: { kind: 'chat', ...common, messages: body.messages.map(toMessage) },
     includeUsage: wantsUsage(body),

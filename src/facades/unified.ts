@@ -1,11 +1,12 @@
 /** The unified API's dialect: its request schema, its answers and its event stream. Knows no provider and no socket. */
 import { z } from 'zod';
 import type { EmbeddingResult } from '../chat/adapter.ts';
-import { type GatewayError, invalidParameter } from '../chat/errors.ts';
+import type { GatewayError } from '../chat/errors.ts';
 import type { ChatEvent, ChatResult, FinishReason, ServerToolCall, Stats, Usage } from '../chat/events.ts';
 import {
   type ChatRequest,
   type CompletionRequest,
+  checkToolChoice,
   effectiveParameters,
   message,
   parameterFields,
@@ -25,6 +26,7 @@ const streamOptions = z.looseObject({ include_progress: z.boolean().nullish() })
 const withoutEffect = {
   n: z.literal(1).nullish().meta({ description: 'Only 1, which changes nothing.' }),
   logprobs: z.literal(false).nullish().meta({ description: 'Only false, which changes nothing.' }),
+  verbosity: z.literal('medium').nullish().meta({ description: 'Only medium, which changes nothing.' }),
 };
 
 /** Everything that every generation endpoint of the unified API takes beside its input. */
@@ -77,9 +79,7 @@ type CommonBody = Pick<z.output<typeof chatBody>, keyof typeof commonFields>;
 function commonRequest(body: CommonBody) {
   const { stream, stream_options, user } = body;
   const parameters = effectiveParameters(body);
-  if (parameters.tool_choice !== undefined && parameters.tools === undefined) {
-    throw invalidParameter('tool_choice', '需要 tools');
-  }
+  checkToolChoice(parameters);
   return {
     stream: stream === true,
     includeProgress: stream === true && stream_options?.include_progress === true,

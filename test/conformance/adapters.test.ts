@@ -12,7 +12,6 @@ describeAdapter({
   adapter: lmstudioV0,
   unsupported: {
     min_p: 0.1,
-    parallel_tool_calls: false,
     reasoning: 'high',
     context_length: 4096,
     integrations: ['mcp/playwright'],

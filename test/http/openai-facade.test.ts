@@ -274,6 +274,57 @@ describe.each(upstreamNames)('the same request through %s', (name) => {
     });
   });
 
+  it('honours a tool_choice that names a tool, on both APIs', async () => {
+    const { model, next, server } = upstreams.of[name];
+    const tools = ['add', 'sub'].map((tool) => ({ type: 'function', function: { name: tool } }));
+    const tool_choice = { type: 'function', function: { name: 'sub' } };
+    for (const path of ['/v1/chat/completions', '/api/llm/chat']) {
+      next({ text: '', toolCalls: [{ id: 'call_1', name: 'sub', arguments: '{}' }] });
+      const answer = await upstreams.gateway.post(path, { model, messages, tools, tool_choice });
+      expect(answer.status).toBe(200);
+      const sent = server.requests.at(-1)?.body;
+      if (name === 'bailian') expect(sent).toMatchObject({ tools, tool_choice });
+      else expect(sent).toMatchObject({ tools: [tools[1]], tool_choice: 'required' });
+    }
+  });
+
+  it.each([false, true])(
+    'passes on the first call alone if only one is wanted, streamed %s',
+    async (stream) => {
+      const { model, next } = upstreams.of[name];
+      const tools = [{ type: 'function', function: { name: 'add' } }];
+      const calls = ['call_1', 'call_2'].map((id) => ({ id, name: 'add', arguments: ['{"a":', '1}'] }));
+      next({ text: '', toolCalls: calls });
+      const body = { model, messages, tools, parallel_tool_calls: false, stream };
+      const text = await (await upstreams.gateway.post('/api/llm/chat', body)).text();
+      expect(text).toContain('call_1');
+      expect(text).not.toContain('call_2');
+      expect(text).toContain('"finish_reason":"tool_calls"');
+      expect(text).not.toContain('"index":1');
+    },
+  );
+
+  it('takes detail as a hint', async () => {
+    const { server } = upstreams.of[name];
+    const seeing = { lmstudio: 'qwen2-vl-7b-instruct', bailian: 'qwen-vl-max', openai: 'local-chat' }[name];
+    const url =
+      'data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
+    const content = [
+      { type: 'text', text: '看' },
+      { type: 'image_url', image_url: { url, detail: 'high' } },
+    ];
+    const body = { model: seeing, messages: [{ role: 'user', content }] };
+    await upstreams.gateway.post('/api/llm/chat', body);
+    const [unified] = server.requests.slice(-1);
+    await chat(body);
+    const [openai] = server.requests.slice(-1);
+    expect(openai).not.toBe(unified);
+    for (const request of [unified, openai]) {
+      expect(JSON.stringify(request?.body)).toContain(url);
+      expect(JSON.stringify(request?.body).includes('"detail":"high"')).toBe(name === 'openai');
+    }
+  });
+
   it('has an ending for every finish reason', async () => {
     const { model, next } = upstreams.of[name];
     next({ text: ['一'], finishReason: 'length' });
@@ -358,14 +409,28 @@ describe('what is passed on', () => {
     expect(JSON.stringify(sent())).not.toMatch(/annotations|refusal|audio|function_call"|parsed/);
   });
 
-  it('is a picture without its detail of auto', async () => {
-    const url = 'data:image/png;base64,iVBORw0KGgo=';
-    const content = [{ type: 'image_url', image_url: { url, detail: 'auto' } }];
-    await chat({ ...local, messages: [{ role: 'user', content }] });
+  it('is nothing of what clients keep in messages and their parts for themselves', async () => {
+    const content = [{ type: 'text', text: '你好', cache_control: { type: 'ephemeral' } }];
+    const message = { role: 'user', content, id: 'm1', timestamp: 1 };
+    expect((await chat({ ...local, messages: [message] })).status).toBe(200);
+    expect(sent()).toMatchObject({ messages: [{ role: 'user', content: [{ type: 'text', text: '你好' }] }] });
+    expect(JSON.stringify(sent())).not.toMatch(/cache_control|m1|timestamp/);
+  });
+
+  it('is an empty text for an assistant message whose list of parts is empty', async () => {
+    const call = { id: 'call_1', type: 'function', function: { name: 'add', arguments: '{}' } };
+    const history = [...messages, { role: 'assistant', content: [], tool_calls: [call] }];
+    const result = { role: 'tool', tool_call_id: 'call_1', content: '3' };
+    expect((await chat({ ...local, messages: [...history, result] })).status).toBe(200);
     expect(sent()).toMatchObject({
-      messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url } }] }],
+      messages: [messages[0], { role: 'assistant', content: '', tool_calls: [call] }, result],
     });
-    expect(JSON.stringify(sent())).not.toContain('detail');
+  });
+
+  it('is up to 64 texts that end the answer', async () => {
+    const stop = Array.from({ length: 64 }, (_, n) => `停${n}`);
+    expect((await chat({ ...local, stop })).status).toBe(200);
+    expect(sent()).toMatchObject({ stop });
   });
 
   it.each([
@@ -377,7 +442,11 @@ describe('what is passed on', () => {
     ['null', { temperature: null, stop: null, audio: null, verbosity: null, stream_options: null }],
     ['what is for bookkeeping', { user: 'u', metadata: { a: 'b' }, service_tier: 'flex', store: true }],
     ['keys for OpenAI', { prompt_cache_key: 'k', safety_identifier: 's' }],
-    ['what OpenAI does not have', { top_k: 5, chat_id: 'x', options: { num_ctx: 1 }, think: true }],
+    ['hints for OpenAI', { prompt_cache_retention: '24h', prediction: { type: 'content', content: '一' } }],
+    ['the usual verbosity', { verbosity: 'medium' }],
+    ['a choice among tools that are none', { tool_choice: 'none', parallel_tool_calls: false }],
+    ['a choice among functions that are none', { functions: [], function_call: 'auto' }],
+    ['what OpenAI does not have', { chat_id: 'x', options: { num_ctx: 1 }, think: true }],
   ])('is nothing of %s', async (_, fields) => {
     expect((await chat({ ...local, ...fields })).status).toBe(200);
     expect(sent()).toEqual({ ...local, stream: false });
@@ -391,13 +460,11 @@ describe('what cannot be honoured', () => {
     ['n', { n: 2 }],
     ['audio', { audio: { voice: 'alloy', format: 'wav' } }],
     ['modalities', { modalities: ['text', 'audio'] }],
-    ['prediction', { prediction: { type: 'content', content: '一' } }],
     ['web_search_options', { web_search_options: {} }],
     ['functions', { functions: [{ name: 'add' }] }],
-    ['function_call', { function_call: 'auto' }],
+    ['function_call', { function_call: { name: 'add' } }],
     ['verbosity', { verbosity: 'low' }],
     ['moderation', { moderation: {} }],
-    ['prompt_cache_retention', { prompt_cache_retention: '24h' }],
     ['prompt_cache_options', { prompt_cache_options: {} }],
     ['stream_options.include_obfuscation', { stream_options: { include_obfuscation: true } }],
     ['temperature', { temperature: 2.1 }],
@@ -409,24 +476,17 @@ describe('what cannot be honoured', () => {
     ['reasoning_effort', { reasoning_effort: 'extreme' }],
     ['top_logprobs', { top_logprobs: 3 }],
     ['top_logprobs', { logprobs: true, top_logprobs: 21 }],
-    ['stop', { stop: ['1', '2', '3', '4', '5'] }],
+    ['stop', { stop: Array.from({ length: 65 }, String) }],
     ['tools[0].type', { tools: [{ type: 'custom', custom: { name: 'a' } }] }],
     ['tool_choice', { tools: [tool], tool_choice: { type: 'allowed_tools', allowed_tools: {} } }],
     ['tool_choice', { tool_choice: 'required' }],
+    ['tool_choice', { tools: [tool], tool_choice: { type: 'function', function: { name: 'sub' } } }],
     ['response_format', { response_format: { type: 'grammar' } }],
     ['messages[0].function_call', { messages: [{ role: 'assistant', content: '', function_call: {} }] }],
     ['messages[0].audio', { messages: [{ role: 'assistant', content: '', audio: { id: 'a' } }] }],
     ['messages[0].role', { messages: [{ role: 'function', name: 'a', content: '1' }] }],
     ['messages[0].content[0].type', { messages: [{ role: 'user', content: [{ type: 'input_audio' }] }] }],
     ['messages[0].content[0].type', { messages: [{ role: 'user', content: [{ type: 'file' }] }] }],
-    [
-      'messages[0].content[0].image_url.detail',
-      {
-        messages: [
-          { role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:,', detail: 'high' } }] },
-        ],
-      },
-    ],
   ])('is refused by name: %s in %j', async (param, fields) => {
     const response = await chat({ ...local, ...fields });
     expect(response.status).toBe(400);

@@ -11,7 +11,7 @@ import { GatewayError } from '../../src/chat/errors.ts';
 import type { ChatEvent } from '../../src/chat/events.ts';
 import { usualTarget as target } from '../conformance/adapter.ts';
 
-const options: WireOptions = { target, unseen: undefined };
+const options: WireOptions = { target, unseen: undefined, firstCallOnly: false };
 
 const frame = (data: unknown) => ({ event: 'message', data: JSON.stringify(data) });
 const delta = (members: object, finish_reason: string | null = null) =>
