@@ -20,8 +20,8 @@ import type { Engine } from './gateway/engine.ts';
 import type { KeyRing } from './gateway/keys.ts';
 import type { Metrics } from './gateway/metrics.ts';
 import type { Observer } from './gateway/observer.ts';
+import { answerMalformed, trackExchange, whenItsTurn } from './http/connection.ts';
 import { registerErrors, registerMethodNotAllowed, sendError } from './http/errors.ts';
-import { answerMalformed, trackExchange } from './http/malformed.ts';
 import { isForApi, registerAccess } from './http/plugins/access.ts';
 import { type LiveCalls, registerCalls } from './http/plugins/calls.ts';
 import { registerDocs } from './http/plugins/docs.ts';
@@ -148,6 +148,9 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
   // Hooks with a callback: a promise for each costs every request 1 us.
   http.addHook('onRequest', (request, reply, done) => {
     begin(request, reply);
+    whenItsTurn(reply.raw, done);
+  });
+  http.addHook('onRequest', (request, reply, done) => {
     request.route = request.routeOptions.config;
     if (isForApi(request)) reply.header('cache-control', 'no-store');
     // While draining, connections are still taken, so that every client is told and not merely refused.
@@ -165,7 +168,7 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
   registerRequestLog(http, deps.log);
   const calls = registerCalls(http, deps.observer);
   registerLimits(http, deps.allowances);
-  await registerDocs(http);
+  await registerDocs(http, (listener) => catalog.onChange(listener));
 
   const streamOptions = { commitMs: config.streamCommitMs, heartbeatMs: config.heartbeatMs };
   registerChat(http, { engine, streamOptions });

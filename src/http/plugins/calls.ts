@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { Call, type Endpoint } from '../../gateway/call.ts';
 import type { EndedCall, Observer } from '../../gateway/observer.ts';
 import { atEndOfTurn } from '../../turn.ts';
-import { onClose } from '../malformed.ts';
+import { onClose } from '../connection.ts';
 
 /** Where a response has the call that it answers. */
 const callOfResponse = Symbol('call');

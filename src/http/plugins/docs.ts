@@ -1,11 +1,14 @@
 /** The API's description and the two pages that show it, from local files and under a policy that allows no other host. */
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import path from 'node:path';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import type { FastifyInstance } from 'fastify';
 import { createJsonSchemaTransform } from 'fastify-type-provider-zod';
 import { z } from 'zod';
+import { GatewayError } from '../../chat/errors.ts';
+import { type Document, makeDocument, sendDocument, tagText } from '../documents.ts';
 
 const policy = [
   "default-src 'none'",
@@ -39,8 +42,44 @@ const transparentPixel = 'data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEA
 
 /** The bundle shows its maker's logo from a CDN; the policy forbids that, so the bundle is served without it. */
 function loadRedoc(): string {
-  const path = createRequire(import.meta.url).resolve('redoc/bundles/redoc.standalone.js');
-  return readFileSync(path, 'utf8').replace(/https:\/\/cdn\.redoc\.ly\/[^"'`]*\.svg/g, transparentPixel);
+  const file = require.resolve('redoc/bundles/redoc.standalone.js');
+  return readFileSync(file, 'utf8').replace(/https:\/\/cdn\.redoc\.ly\/[^"'`]*\.svg/g, transparentPixel);
+}
+
+const require = createRequire(import.meta.url);
+
+/** How long a browser keeps a file of the pages. Seconds. */
+const filesMaxAge = 3600;
+
+const fileTypes: Readonly<Record<string, string>> = {
+  '.js': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.html': 'text/html; charset=utf-8',
+  '.svg': 'image/svg+xml',
+  '.png': 'image/png',
+};
+
+/** The documents of the pages by name, each made when it is first asked for. @throws GatewayError NOT_FOUND */
+function keepDocuments(make: (name: string) => Document | undefined): (name: string) => Document {
+  const kept = new Map<string, Document>();
+  return (name) => {
+    const document = kept.get(name) ?? make(name);
+    if (document === undefined) throw new GatewayError('NOT_FOUND');
+    kept.set(name, document);
+    return document;
+  };
+}
+
+/** A file of Swagger UI; undefined where it has none of that name. */
+function readSwaggerFile(name: string): Document | undefined {
+  const type = fileTypes[path.extname(name)];
+  if (type === undefined || !/^[a-z0-9.-]+$/.test(name)) return undefined;
+  try {
+    const directory = path.join(path.dirname(require.resolve('@fastify/swagger-ui')), 'static');
+    return makeDocument(type, readFileSync(path.join(directory, name)), filesMaxAge);
+  } catch {
+    return undefined;
+  }
 }
 
 const toJsonSchema = createJsonSchemaTransform({
@@ -90,8 +129,14 @@ function withExamples(original: unknown, transformed: unknown): { response?: unk
   return { response };
 }
 
-/** Registers the description before the routes that it describes. */
-export async function registerDocs(app: FastifyInstance): Promise<void> {
+/**
+ * Registers the description before the routes that it describes.
+ * @param onChange tells of every change of what the document is made of
+ */
+export async function registerDocs(
+  app: FastifyInstance,
+  onChange: (listener: () => void) => void,
+): Promise<void> {
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -131,28 +176,49 @@ export async function registerDocs(app: FastifyInstance): Promise<void> {
     },
   });
 
+  const describe = (format: string): Document =>
+    format === 'yaml'
+      ? makeDocument('application/x-yaml', app.swagger({ yaml: true }))
+      : makeDocument('application/json; charset=utf-8', JSON.stringify(app.swagger()));
+  let description = keepDocuments(describe);
+  onChange(() => {
+    description = keepDocuments(describe);
+  });
+  const swaggerFile = keepDocuments(readSwaggerFile);
+  const redocFile = keepDocuments(() =>
+    makeDocument('text/javascript; charset=utf-8', loadRedoc(), filesMaxAge),
+  );
+  const redoc = makeDocument('text/html; charset=utf-8', redocPage);
+
   await app.register(async (pages) => {
     pages.addHook('onRoute', (route) => {
       route.config = { ...route.config, access: 'open' };
       route.schema = { ...route.schema, hide: true };
+      // The plugin would open a file for each answer, and make the document anew.
+      if (route.url === '/docs/static/*') {
+        route.handler = (request, reply) =>
+          sendDocument(request, reply, swaggerFile((request.params as { '*': string })['*']));
+      } else if (route.url === '/docs/json' || route.url === '/docs/yaml') {
+        const format = route.url.slice('/docs/'.length);
+        route.handler = (request, reply) => sendDocument(request, reply, description(format));
+      }
     });
-    pages.addHook('onSend', async (_request, reply) => {
+    pages.addHook('onSend', async (request, reply, payload) => {
       reply.header('content-security-policy', policy);
+      // The plugin's own two short texts.
+      const isPage = typeof payload === 'string' && reply.statusCode === 200;
+      return isPage ? tagText(request, reply, payload) : payload;
     });
     await pages.register(swaggerUi, {
       routePrefix: '/docs',
       uiConfig: { validatorUrl: null, tryItOutEnabled: true, displayRequestDuration: true },
       theme: { title: 'LLM Gateway API' },
     });
-    let redoc: string | undefined;
-    pages.get('/redoc', async (_request, reply) => reply.type('text/html; charset=utf-8').send(redocPage));
-    pages.get('/redoc/redoc.standalone.js', async (_request, reply) => {
-      redoc ??= loadRedoc();
-      return reply.type('text/javascript; charset=utf-8').header('cache-control', 'max-age=3600').send(redoc);
-    });
+    pages.get('/redoc', (request, reply) => sendDocument(request, reply, redoc));
+    pages.get('/redoc/redoc.standalone.js', (request, reply) =>
+      sendDocument(request, reply, redocFile('redoc.standalone.js')),
+    );
     pages.get('/', async (_request, reply) => reply.redirect('/docs'));
-    pages.get('/openapi.json', async (_request, reply) => {
-      return reply.type('application/json; charset=utf-8').send(app.swagger());
-    });
+    pages.get('/openapi.json', (request, reply) => sendDocument(request, reply, description('json')));
   });
 }

@@ -1,4 +1,4 @@
-/** Answers what is no HTTP request at all, on the bare socket. Knows no route. */
+/** What a connection is about: how many requests of it are answered at once, and what answers one that is no HTTP. Knows no route. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { newRequestId } from './request-id.ts';
@@ -6,11 +6,16 @@ import { newRequestId } from './request-id.ts';
 /** A client that was told why gets this long to close its side, too. Milliseconds. */
 const lingerMs = 1000;
 
-/** What is still being answered. */
+/** Requests of one connection that are worked on at once. */
+const mostAtOnce = 16;
+
+/** What is still to be answered, in the order in which it came. */
 type Responses = ServerResponse<IncomingMessage>[];
 
 /** Where a connection has what it is about; a client may send requests faster than it reads answers. */
 const responses = Symbol('responses');
+/** The requests of a connection that have to wait until those before them are answered: the last of its `responses`. */
+const waiting = Symbol('waiting');
 const doomed = new WeakSet<Socket>();
 
 /**
@@ -28,6 +33,7 @@ declare module 'node:http' {
 declare module 'node:net' {
   interface Socket {
     [responses]?: Responses;
+    [waiting]?: (() => void)[];
   }
 }
 
@@ -37,6 +43,7 @@ function watchConnection(socket: Socket): Responses {
   socket[responses] = open;
   // Node tells its end only to the response that is being sent, not to those that wait behind it for their turn.
   socket.once('close', () => {
+    socket[waiting] = undefined;
     for (const response of [...open]) response.destroy().emit('close');
   });
   return open;
@@ -54,6 +61,44 @@ export function trackExchange(response: ServerResponse<IncomingMessage>): void {
   response.on('close', forget);
 }
 
+/**
+ * Goes on with a request that was just tracked, as soon as few enough of its connection's are being answered: at once, mostly.
+ * While one waits nothing is read from the connection. What one read of a socket brought can be two thousand requests, though, and
+ * those of a client that has left are dropped.
+ */
+export function whenItsTurn(response: ServerResponse<IncomingMessage>, proceed: () => void): void {
+  const { socket } = response.req;
+  const open = socket[responses]?.length ?? 0;
+  if (open <= mostAtOnce) {
+    proceed();
+    return;
+  }
+  let queue = socket[waiting];
+  if (queue === undefined) {
+    queue = socket[waiting] = [];
+    socket.on('resume', stayPaused);
+  }
+  queue.push(proceed);
+  socket.pause();
+}
+
+/** Node reads on by itself, as soon as the body of a request was read, or an answer was taken. */
+function stayPaused(this: Socket): void {
+  if (this[waiting] !== undefined) this.pause();
+}
+
+function takeNext(socket: Socket, open: number): void {
+  const queue = socket[waiting];
+  if (queue === undefined || open - queue.length >= mostAtOnce) return;
+  const proceed = queue.shift();
+  if (queue.length === 0) {
+    socket[waiting] = undefined;
+    socket.removeListener('resume', stayPaused);
+    socket.resume();
+  }
+  proceed?.();
+}
+
 /** Shared by all responses, and for all purposes: a listener and a closure for each would cost every request 2 us. */
 function forget(this: ServerResponse<IncomingMessage>): void {
   const { socket } = this.req;
@@ -63,6 +108,7 @@ function forget(this: ServerResponse<IncomingMessage>): void {
   open.splice(at, 1);
   if (doomed.has(socket) && !hasGood(open)) endSoon(socket);
   this[onClose]?.(this);
+  takeNext(socket, open.length);
 }
 
 /** Whether a request that came whole is still being answered. */
