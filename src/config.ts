@@ -63,16 +63,29 @@ const httpUrl = z.string().superRefine((value, context) => {
   }
 });
 
-/** Origins as browsers send them: without a path and without the port that the scheme implies. */
+/**
+ * An origin as browsers send it: lower case, without a path and without the port that the scheme implies. `*` stands for any run of
+ * characters that holds no `/`. Undefined for what no browser ever sends: a page that it was meant for would wait for ever.
+ */
+function normalizeOrigin(item: string): string | undefined {
+  if (item === '*' || item === 'null' || item === 'file://') return item;
+  const [, scheme, host] = /^([a-z*][a-z0-9+.*-]*):\/\/([^/?#@\\]+)\/?$/i.exec(item) ?? [];
+  if (scheme === undefined || host === undefined || !/^[\x21-\x7e]+$/.test(host)) return undefined;
+  const lowered = scheme.toLowerCase();
+  if (lowered.includes('*')) return item.includes('*://') ? `${lowered}://${host.toLowerCase()}` : undefined;
+  if (lowered !== 'http' && lowered !== 'https') return `${lowered}://${host}`;
+  // A digit may stand wherever a star may: in a name, an address or a port.
+  const url = tryUrl(`${lowered}://${host.replaceAll('*', '1')}`);
+  if (url === null) return undefined;
+  if (!host.includes('*')) return url.origin;
+  return `${lowered}://${host.toLowerCase().replace(lowered === 'http' ? /:80$/ : /:443$/, '')}`;
+}
+
 const originList = commaList.transform((items, context) =>
   items.map((item) => {
-    const url = tryUrl(item);
-    if (url?.protocol === 'http:' || url?.protocol === 'https:') {
-      if (item.replace(/\/$/, '').split('/').length === 3 && url.username === '') return url.origin;
-    } else if (item === '*' || item === 'null' || /^[a-z][a-z0-9+.-]*:\/\/[^/?#@]+$/.test(item)) {
-      return item;
-    }
-    context.addIssue(`"${item}" is no origin; origins look like https://app.example`);
+    const origin = normalizeOrigin(item);
+    if (origin !== undefined) return origin;
+    context.addIssue(`"${item}" can match no origin; origins look like https://app.example`);
     return z.NEVER;
   }),
 );
@@ -167,7 +180,7 @@ export interface Config {
   readonly adminKey: Secret | undefined;
   /** As Fastify's `trustProxy` takes it. */
   readonly trustProxy: boolean | number | string;
-  /** Exact origins, or `*`; undefined: loopback origins on any port. */
+  /** Origins, in which `*` stands for any run of characters without `/`; undefined: loopback origins on any port. */
   readonly corsOrigins: readonly string[] | undefined;
   readonly mcpAllowedHosts: readonly string[];
   readonly mcpAllowedPlugins: readonly string[];
@@ -192,6 +205,11 @@ export interface Config {
 export function isLoopbackHost(host: string): boolean {
   const bare = host.replace(/^\[|\]$/g, '').toLowerCase();
   return bare === 'localhost' || bare === '::1' || /^127(?:\.\d{1,3}){3}$/.test(bare);
+}
+
+/** Whether the name of a Host or Origin header leads to this machine in every browser: names under `.localhost` do, too. */
+export function isLoopbackName(host: string): boolean {
+  return isLoopbackHost(host) || /^(?:[a-z0-9_-]+\.)+localhost$/i.test(host);
 }
 
 function parseTrustProxy(value: string | undefined): boolean | number | string {

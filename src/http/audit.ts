@@ -10,7 +10,9 @@ type Refusal =
   | 'too many wrong keys'
   | 'scope'
   | 'model'
-  | 'not local';
+  | 'not local'
+  | 'foreign host'
+  | 'foreign page';
 
 /** @param key the key's first characters, where it is one of this gateway's form */
 export function reportRefusal(request: FastifyRequest, reason: Refusal, key: string | undefined): void {

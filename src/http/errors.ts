@@ -1,10 +1,15 @@
 /** Turns every failure into the caller's dialect: the envelope under /api, OpenAI's shape under /v1. Knows no provider. */
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type {
+  FastifyContextConfig,
+  FastifyError,
+  FastifyInstance,
+  FastifyReply,
+  FastifyRequest,
+} from 'fastify';
 import { GatewayError } from '../chat/errors.ts';
 import { openaiError } from '../facades/openai.ts';
 import { errorEnvelope } from '../facades/unified.ts';
 import { callHeaders } from './headers.ts';
-import type { Access } from './plugins/access.ts';
 
 /** Fastify's own refusals, by its error code. */
 const byCode: Readonly<Record<string, () => GatewayError>> = {
@@ -66,6 +71,9 @@ export function registerErrors(app: FastifyInstance): void {
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'] as const;
 
+/** Who may ask for a path at all, whatever the method is. */
+type Rules = Pick<FastifyContextConfig, 'access' | 'anyOrigin'>;
+
 /** The paths that are told apart from those that do not exist; without the files that belong to the pages. */
 const servedPath = /^\/(?:(?:api|v1)\/.+|healthz|readyz|metrics|openapi\.json|docs|redoc)?$/;
 
@@ -74,18 +82,20 @@ const servedPath = /^\/(?:(?:api|v1)\/.+|healthz|readyz|metrics|openapi\.json|do
  * adds what is missing when all are there.
  */
 export function registerMethodNotAllowed(app: FastifyInstance): { complete(): void } {
-  const known = new Map<string, { readonly listed: Set<string>; readonly access: Access | undefined }>();
+  const known = new Map<string, { readonly listed: Set<string>; readonly config: Rules }>();
   let collecting = true;
   app.addHook('onRoute', (route) => {
     if (!collecting || !servedPath.test(route.url)) return;
-    const path = known.get(route.url) ?? { listed: new Set<string>(), access: route.config?.access };
+    const { access, anyOrigin } = route.config ?? {};
+    const config = { ...(access && { access }), ...(anyOrigin && { anyOrigin }) };
+    const path = known.get(route.url) ?? { listed: new Set<string>(), config };
     for (const method of [route.method].flat()) path.listed.add(method.toUpperCase());
     known.set(route.url, path);
   });
   return {
     complete() {
       collecting = false;
-      for (const [url, { listed, access }] of known) {
+      for (const [url, { listed, config }] of known) {
         const allow = [...listed].sort().join(', ');
         const missing = methods.filter((method) => !listed.has(method));
         if (missing.length === 0) continue;
@@ -93,7 +103,7 @@ export function registerMethodNotAllowed(app: FastifyInstance): { complete(): vo
           method: [...missing],
           url,
           schema: { hide: true },
-          config: access === undefined ? {} : { access },
+          config,
           // Before the body is read: its type and shape do not matter here.
           onRequest: async () => {
             throw new GatewayError('METHOD_NOT_ALLOWED', { allow });

@@ -1,7 +1,14 @@
 /** The configuration: every variable, what follows from it, and how a mistake is told. */
 import { format, inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { type Config, ConfigError, isLoopbackHost, loadConfig, Secret } from '../../src/config.ts';
+import {
+  type Config,
+  ConfigError,
+  isLoopbackHost,
+  isLoopbackName,
+  loadConfig,
+  Secret,
+} from '../../src/config.ts';
 
 const adminKey = 'admin-key-of-24-characters';
 
@@ -103,6 +110,12 @@ describe('each variable', () => {
     ['CORS_ORIGINS', '*', 'corsOrigins', ['*']],
     [
       'CORS_ORIGINS',
+      'https://*.Example.com:443,http://*:80,Chrome-Extension://*,*://a.example,null,file://',
+      'corsOrigins',
+      ['https://*.example.com', 'http://*', 'chrome-extension://*', '*://a.example', 'null', 'file://'],
+    ],
+    [
+      'CORS_ORIGINS',
       'https://App.example:443/,http://c:81,tauri://localhost',
       'corsOrigins',
       ['https://app.example', 'http://c:81', 'tauri://localhost'],
@@ -155,6 +168,15 @@ describe('each variable', () => {
     ['CORS_ORIGINS', 'app.example'],
     ['CORS_ORIGINS', 'https://app.example/page'],
     ['CORS_ORIGINS', 'localhost:3000'],
+    // What no browser ever sends.
+    ['CORS_ORIGINS', 'https://*.example.com/page'],
+    ['CORS_ORIGINS', '*.example.com'],
+    ['CORS_ORIGINS', 'https://app.example?x'],
+    ['CORS_ORIGINS', 'https://me@*.example.com'],
+    ['CORS_ORIGINS', 'https://*.example.com:port'],
+    ['CORS_ORIGINS', 'https://*.exämple.com'],
+    ['CORS_ORIGINS', 'chrome-extension://'],
+    ['CORS_ORIGINS', 'NULL'],
     ['UPSTREAM_CONNECT_TIMEOUT_MS', '5s'],
     ['UPSTREAM_FIRST_EVENT_TIMEOUT_MS', '-1'],
     ['UPSTREAM_IDLE_TIMEOUT_MS', '1e10'],
@@ -302,6 +324,12 @@ describe('secrets', () => {
 describe('isLoopbackHost', () => {
   it.each(['localhost', 'LOCALHOST', '127.0.0.1', '127.255.255.254', '::1', '[::1]'])('takes %s', (host) => {
     expect(isLoopbackHost(host)).toBe(true);
+  });
+
+  it('leaves names under .localhost to headers: HOST is no such name', () => {
+    expect(['app.localhost', 'a.b.LOCALHOST', 'localhost', '[::1]'].every(isLoopbackName)).toBe(true);
+    expect(isLoopbackHost('app.localhost')).toBe(false);
+    expect(refusalOf({ HOST: 'app.localhost', AUTH: 'off' })).toMatch(/^AUTH: off on HOST=app.localhost/);
   });
 
   it.each(['', '0.0.0.0', '::', '127.0.0.1.example.com', 'localhost.example.com', '1.127.0.0', '127.1'])(

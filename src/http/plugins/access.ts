@@ -1,4 +1,4 @@
-/** Who may ask: Host and Origin rules, CORS and keys, in this order, before anything of a request is read. */
+/** Who may ask: keys, and what is open without one. Host and Origin were judged before; see origins.ts. */
 import { timingSafeEqual } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
@@ -8,7 +8,7 @@ import { type Config, isLoopbackHost } from '../../config.ts';
 import type { Caller } from '../../gateway/call.ts';
 import { callerIdOf, type GatewayKey, hashKey, type KeyRing, prefixLength } from '../../gateway/keys.ts';
 import { reportRefusal } from '../audit.ts';
-import { registerCors } from './cors.ts';
+import { isOwnOrigin, registerOrigins, withoutPort } from './origins.ts';
 
 /** Who may call a route: anyone, whoever has a key, or the administrator. */
 export type Access = 'open' | 'key' | 'admin';
@@ -26,44 +26,7 @@ declare module 'fastify' {
   }
 }
 
-const exposedHeaders = [
-  'x-request-id',
-  'x-error-code',
-  'retry-after',
-  'x-should-retry',
-  'x-gateway-provider',
-  'x-gateway-model',
-  'x-gateway-requested-model',
-  'x-gateway-attempts',
-  'x-ratelimit-limit-requests',
-  'x-ratelimit-remaining-requests',
-  'x-ratelimit-reset-requests',
-  'x-ratelimit-limit-tokens',
-  'x-ratelimit-remaining-tokens',
-  'x-ratelimit-reset-tokens',
-];
-
 const proxyHeaders = ['forwarded', 'x-real-ip', 'via'];
-
-/** The host of a Host header or origin, without its port. */
-const withoutPort = (host: string): string => host.replace(/:\d*$/, '');
-
-function hostOfOrigin(origin: string): string | undefined {
-  try {
-    return new URL(origin).host;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Whether a browser page of this origin may call: the gateway's own pages, and those that are configured. */
-function isAllowedOrigin(origin: string, host: string | undefined, config: Config): boolean {
-  const originHost = hostOfOrigin(origin);
-  if (originHost !== undefined && originHost === host) return true;
-  const allowed = config.corsOrigins;
-  if (allowed === undefined) return originHost !== undefined && isLoopbackHost(withoutPort(originHost));
-  return allowed.includes('*') || allowed.includes(origin);
-}
 
 const apiPath = /^\/(?:api|v1)(?:[/?]|$)/;
 
@@ -80,13 +43,36 @@ function isLocalPeer(request: FastifyRequest): boolean {
   );
 }
 
-/** The key of `Authorization: Bearer …` or `x-api-key`; empty if there is none. */
-function presentedKey(request: FastifyRequest): string {
-  const bearer = /^Bearer +(\S+)\s*$/i.exec(request.headers.authorization ?? '')?.[1];
-  if (bearer !== undefined) return bearer;
-  const header = request.headers['x-api-key'];
-  return typeof header === 'string' ? header.trim() : '';
+/** What browsers say of requests that no foreign page made. */
+const ownSites: readonly unknown[] = [undefined, 'same-origin', 'none'];
+
+/**
+ * Why administration without a key is refused; undefined where it is not. A browser on this machine is a local peer of every page that
+ * it shows, and a page that had its name rebound to a loopback address is even of our own origin: only its Host betrays it.
+ */
+function reasonNotLocal(request: FastifyRequest): 'not local' | 'foreign host' | 'foreign page' | undefined {
+  const { host = '', origin, 'sec-fetch-site': site } = request.headers;
+  if (!isLocalPeer(request)) return 'not local';
+  if (!isLoopbackHost(withoutPort(host))) return 'foreign host';
+  if (origin !== undefined && !isOwnOrigin(origin, host)) return 'foreign page';
+  return ownSites.includes(site) ? undefined : 'foreign page';
 }
+
+/** The key of `Authorization: Bearer …`, `x-api-key` or `api-key`: the first that is there, whether it is good or not. Empty if none is. */
+function presentedKey({ headers }: FastifyRequest): string {
+  const bearer = /^Bearer +(\S+)\s*$/i.exec(headers.authorization ?? '')?.[1];
+  if (bearer !== undefined) return bearer;
+  return keyIn(headers['x-api-key']) || keyIn(headers['api-key']);
+}
+
+const keyIn = (header: string | string[] | undefined): string =>
+  typeof header === 'string' ? header.trim() : '';
+
+const notLocal = {
+  'not local': '仅限本机直接访问',
+  'foreign host': '仅限本机直接访问, Host 必须是本机地址',
+  'foreign page': '仅限本机直接访问, 不接受其他网页的请求',
+} as const;
 
 /** Fit for logs: of a key that was not made here, nothing is. */
 const prefixOf = (presented: string): string | undefined =>
@@ -149,25 +135,8 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
   };
   const refuseKey = createKeyRefusal();
 
+  registerOrigins(app, config);
   app.decorateRequest('caller', undefined);
-
-  app.addHook('onRequest', (request, _reply, done) => {
-    const host = request.headers.host ?? '';
-    if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
-      throw new GatewayError('INVALID_PARAMS', { detail: '缺少 Host' });
-    }
-    if (!config.auth && config.loopback && !isLoopbackHost(withoutPort(host))) {
-      throw new GatewayError('FORBIDDEN', { detail: 'Host 必须是本机地址' });
-    }
-    const { origin } = request.headers;
-    if (origin !== undefined && isForApi(request) && !isAllowedOrigin(origin, host, config)) {
-      throw new GatewayError('FORBIDDEN', { detail: 'Origin 不在 CORS_ORIGINS 之内' });
-    }
-    done();
-  });
-
-  // The gateway's own pages need no such header.
-  registerCors(app, exposedHeaders, (origin) => isAllowedOrigin(origin, undefined, config));
 
   /** Lets the request in, at once for a good key, or throws. */
   const decide = (request: FastifyRequest): Promise<never> | undefined => {
@@ -188,10 +157,13 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
     if (key !== undefined) request.caller = callerOf(key, address);
     if (access === 'open') return undefined;
     if (!config.auth) {
-      if (access === 'admin' && key?.scope !== 'admin' && !isLocalPeer(request)) {
-        if (found !== undefined && key === undefined) return refuseKey(request, presented, found.state);
-        reportRefusal(request, 'not local', key?.prefix);
-        throw new GatewayError('FORBIDDEN', { detail: '仅限本机直接访问' });
+      if (access === 'admin' && key?.scope !== 'admin') {
+        const reason = reasonNotLocal(request);
+        if (reason !== undefined) {
+          if (found !== undefined && key === undefined) return refuseKey(request, presented, found.state);
+          reportRefusal(request, reason, key?.prefix);
+          throw new GatewayError('FORBIDDEN', { detail: notLocal[reason] });
+        }
       }
       request.caller ??= { id: address, address };
       return undefined;

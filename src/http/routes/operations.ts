@@ -43,7 +43,7 @@ export function registerOperations(app: FastifyInstance, deps: OperationsDepende
   app.get(
     '/healthz',
     {
-      config: { access: 'open' },
+      config: { access: 'open', anyOrigin: true },
       schema: {
         tags: ['operations'],
         summary: 'The process lives',
@@ -56,7 +56,7 @@ export function registerOperations(app: FastifyInstance, deps: OperationsDepende
   app.get(
     '/readyz',
     {
-      config: { access: 'open' },
+      config: { access: 'open', anyOrigin: true },
       schema: {
         tags: ['operations'],
         summary: 'The gateway can serve',
