@@ -18,11 +18,11 @@ import type { GenerationRequest, Parameters } from '../chat/request.ts';
 import { chat, missingV1, refuse } from './lmstudio-v1-request.ts';
 import { answerFailure, errorIn, failure, parseJson, type WireError, wordsOf } from './wire-errors.ts';
 
-/** Complaints that the same request will meet again; the others may be a matter of the moment. */
-const lastingErrors: ReadonlySet<string | undefined> = new Set([
-  'invalid_request',
-  'model_not_found',
-  'not_implemented',
+/** The HTTP statuses that its errors stand for where they come inside a 200. */
+const statusByType: ReadonlyMap<string | undefined, number> = new Map([
+  ['invalid_request', 400],
+  ['model_not_found', 404],
+  ['not_implemented', 501],
 ]);
 
 /** A server without this API answers it with a 200 that says so. */
@@ -32,7 +32,10 @@ function complaint(error: WireError, parameters: Parameters, target: Target): Ga
   if (noSuchEndpoint.test(error.words)) return missingV1(parameters, target);
   return failure(error, {
     target,
-    classify: ({ type }) => (lastingErrors.has(type) ? { retryable: false } : undefined),
+    classify: ({ type }, status) => {
+      const meant = status ?? statusByType.get(type);
+      return meant === undefined ? undefined : { status: meant };
+    },
   });
 }
 

@@ -1,8 +1,8 @@
 /** How upstreams say that they failed: the error bodies of every wire, read into the gateway's error. Knows no provider by name. */
-import { z } from 'zod';
 import type { Target, UpstreamAnswer } from '../chat/adapter.ts';
 import { type ErrorCause, type GatewayError, sanitizeWords, upstreamError } from '../chat/errors.ts';
-import { isObject, type JsonObject, looseNumber, looseText } from './wire-values.ts';
+import { blamesTheModel, reasonOf } from './error-meanings.ts';
+import { isObject, type JsonObject, looseNumber, looseObject, looseText } from './wire-values.ts';
 
 /** An upstream's complaint as it stands on the wire: not yet fit to be shown. */
 export interface WireError {
@@ -27,10 +27,6 @@ export interface ErrorContext {
   readonly classify?: (error: WireError, status: number | undefined) => Verdict | undefined;
 }
 
-const detailBody = z.object({
-  detail: z.union([z.string(), z.array(z.object({ msg: z.string() })).transform((list) => list[0]?.msg)]),
-});
-
 /** The value of a JSON text, or undefined where it is none. */
 export function parseJson(text: string): unknown {
   try {
@@ -43,33 +39,91 @@ export function parseJson(text: string): unknown {
 /** `code` is a word on some servers and a number on others. */
 const codeOf = ({ code }: JsonObject): string | number | undefined => looseText(code) ?? looseNumber(code);
 
-const messageOf = (said: JsonObject): string | undefined =>
-  looseText(said['message']) ?? looseText(said['msg']);
+/** How deep words are looked for: a router's error holds that of a service, which may hold that of its engine. */
+const deepest = 5;
+
+/** How many complaints of a list are told. */
+const mostComplaints = 5;
+
+/** Where a validator found fault, without the part of the request that it always is. */
+const placeOf = (loc: unknown): string =>
+  Array.isArray(loc) ? loc.filter((step, at) => at > 0 || step !== 'body').join('.') : '';
+
+/**
+ * The words in an error of any shape: text, a list of errors, or an object that keeps them under one of the usual names. What a
+ * service behind a router said (OpenRouter's `metadata.raw`) goes before the router's own words.
+ */
+function wordsIn(said: unknown, depth = 0): string {
+  if (typeof said === 'string') return said;
+  if (depth === deepest) return '';
+  if (Array.isArray(said)) {
+    const all = said.slice(0, mostComplaints).map((one) => wordsIn(one, depth + 1));
+    return all.filter((words) => words !== '').join('; ');
+  }
+  if (!isObject(said)) return '';
+  const raw = looseObject(said['metadata'])?.['raw'];
+  const behind =
+    typeof raw === 'string' ? wordsIn(parseJson(raw) ?? raw, depth + 1) : wordsIn(raw, depth + 1);
+  if (behind !== '') return behind;
+  for (const name of wordNames) {
+    const words = wordsIn(said[name], depth + 1);
+    if (words === '') continue;
+    const place = placeOf(said['loc']);
+    return place === '' ? words : `${place}: ${words}`;
+  }
+  return '';
+}
+
+/** `detail` is FastAPI's, `errors` Cloudflare's, `error` inside an error a proxy's, `status_msg` MiniMax's. */
+const wordNames = ['message', 'msg', 'detail', 'error', 'errors', 'status_msg'] as const;
 
 function wireError(said: JsonObject): WireError {
-  const code = codeOf(said);
+  const code = codeOf(said) ?? looseNumber(said['status_code']);
   return {
-    words: messageOf(said) ?? '',
+    words: wordsIn(said),
     code: code === undefined ? undefined : String(code),
     type: looseText(said['type']),
   };
 }
 
+const nothing: WireError = { words: '', code: undefined, type: undefined };
+
+/** Whether there is anything in it: some servers put an error of empty members beside a good answer. */
+const isEmpty = (value: unknown): boolean =>
+  !value || value === '0' || (isObject(value) && Object.values(value).every(isEmpty));
+
+/** What a member that is meant for errors says; undefined where it is absent or empty. */
+function complaintIn(value: unknown): WireError | undefined {
+  if (isEmpty(value) || value === true) return undefined;
+  if (isObject(value)) return wireError(value);
+  const words = wordsIn(value);
+  return words === '' ? undefined : { ...nothing, words };
+}
+
+/** An error that stands in the choice (OpenRouter), since the stream had begun. */
+function errorInChoice(choices: unknown): WireError | undefined {
+  const first: unknown = Array.isArray(choices) ? choices[0] : undefined;
+  return isObject(first) ? complaintIn(first['error']) : undefined;
+}
+
 /**
- * The error that a JSON body or event holds, if it is one: `{"error":{message,type,code}}`, `{"error":"text"}` (LM
- * Studio), or flat `{code,message}` (DashScope, vLLM). `error: null` beside an answer is none.
+ * The error that a JSON body or event holds, if it is one: `{"error":{message,type,code}}`, `{"error":"text"}` (LM Studio), the
+ * same in a list (Gemini) or in the first choice (OpenRouter), `{"errors":[…]}` (Cloudflare), or flat `{code,message}`
+ * (DashScope, vLLM). An `error` that is null or empty beside an answer is none.
  */
 export function errorIn(body: unknown): WireError | undefined {
+  if (Array.isArray(body)) return isObject(body[0]) ? errorIn(body[0]) : undefined;
   if (!isObject(body)) return undefined;
   const { error, choices } = body;
-  if (typeof error === 'string' && error !== '') return { words: error, code: undefined, type: undefined };
-  if (isObject(error)) return wireError(error);
+  const said = (error === undefined ? undefined : complaintIn(error)) ?? errorInChoice(choices);
+  if (said !== undefined) return said;
   if (choices !== undefined && choices !== null) return undefined;
+  if (Array.isArray(body['errors']) && body['errors'].length > 0) return complaintIn(body['errors']);
+  const status = looseObject(body['base_resp']);
+  if (status !== undefined && looseNumber(status['status_code']) !== 0) return complaintIn(status);
   const code = codeOf(body);
   const failed = typeof code === 'string' || (code !== undefined && code >= 400);
-  return (failed || body['object'] === 'error') && messageOf(body) !== undefined
-    ? wireError(body)
-    : undefined;
+  return (failed || body['object'] === 'error') && wordsIn(body) !== '' ? wireError(body) : undefined;
 }
 
 /**
@@ -79,25 +133,11 @@ export function errorIn(body: unknown): WireError | undefined {
 export function wordsOf(body: string): WireError {
   const dataLine = /^data:[ ]?(.*)$/m.exec(body)?.[1];
   const json = parseJson(body) ?? (dataLine === undefined ? undefined : parseJson(dataLine));
-  const nothing = { words: '', code: undefined, type: undefined };
   if (json === undefined) return { ...nothing, words: dataLine ?? body };
   const found = errorIn(json);
   if (found !== undefined) return found;
-  const detail = detailBody.safeParse(json);
-  if (detail.success) return { ...nothing, words: detail.data.detail ?? '' };
-  return isObject(json) ? wireError(json) : nothing;
+  return isObject(json) ? wireError(json) : { ...nothing, words: wordsIn(json) };
 }
-
-/** Codes and phrases by which servers say that the prompt does not fit: LM Studio, llama.cpp, MLX, vLLM, OpenAI, DashScope. */
-const overflow =
-  /context_length_exceeded|exceed_context_size|context size has been exceeded|trying to keep the first|context(?: length| window| size)?(?: the)? overflow|exceeds? (?:the )?(?:available|maximum|model'?s?|max)?\s*(?:model )?context|maximum context length|range of input length|prompt is too long|input is too long/i;
-
-/** Whether the upstream's complaint is that the prompt does not fit into the model's context. */
-export function isContextOverflow(error: WireError): boolean {
-  return overflow.test(error.words) || (error.code !== undefined && overflow.test(error.code));
-}
-
-const neverAboutThePrompt: ReadonlySet<number | undefined> = new Set([401, 402, 403, 404, 408, 429]);
 
 /**
  * The gateway's error for an upstream's complaint, its words freed of keys and addresses.
@@ -113,14 +153,14 @@ export function failure(
   const verdict = context.classify?.(error, status);
   const words = verdict?.words ?? error.words;
   const said = words === '' ? (error.code ?? error.type ?? '') : words;
-  const doesNotFit = !neverAboutThePrompt.has(status) && isContextOverflow(error);
+  const meant = verdict?.status ?? status;
   return upstreamError({
     displayName: target.displayName,
     provider: target.provider,
-    status: verdict?.status ?? status,
+    status: blamesTheModel(error, meant) ? 404 : meant,
     words: sanitizeWords(said, target.apiKey === undefined ? [] : [target.apiKey]),
     retryAfterSeconds: verdict?.retryAfterSeconds ?? retryAfterSeconds,
-    reason: verdict?.reason ?? (doesNotFit ? 'context_length' : undefined),
+    reason: verdict?.reason ?? reasonOf(error, meant),
     retryable: verdict?.retryable,
   });
 }

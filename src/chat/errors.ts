@@ -26,6 +26,10 @@ export type ErrorCode = keyof typeof errorTable;
  * on retries.
  */
 export type ErrorCause =
+  /** The server speaks of itself, whatever the status says: it cannot load the model, is out of memory, was cancelled. */
+  | 'host'
+  /** The server loads the model, and says that it is not ready yet. */
+  | 'loading'
   | 'context_length'
   | 'content_filter'
   | 'quota'
@@ -162,7 +166,7 @@ export interface UpstreamFailure {
 /**
  * Maps an upstream's refusal onto the contract: 400, 413 and 422 are about the request (400 INVALID_PARAMS), 401 is our
  * own key, 408 is 504, 429 is 429, and all else is a 502 with the upstream's words. A prompt that does not fit is a 400
- * whatever the status was.
+ * whatever the status was, and a server that speaks of itself is a 502.
  */
 export function upstreamError(failure: UpstreamFailure): GatewayError {
   const { displayName, status, words } = failure;
@@ -176,6 +180,7 @@ export function upstreamError(failure: UpstreamFailure): GatewayError {
   if (failure.reason === 'context_length' || failure.reason === 'content_filter') {
     return new GatewayError('INVALID_PARAMS', { ...common, detail: said });
   }
+  if (failure.reason === 'host') return new GatewayError('UPSTREAM_ERROR', { ...common, message: said });
   switch (status) {
     case 400:
     case 413:
@@ -190,7 +195,11 @@ export function upstreamError(failure: UpstreamFailure): GatewayError {
     case 408:
       return new GatewayError('TIMEOUT', { ...common, cause: said });
     case 429:
-      return new GatewayError('RATE_LIMITED', { retryAfterSeconds: 1, ...common, cause: said });
+      return new GatewayError('RATE_LIMITED', {
+        retryAfterSeconds: 1,
+        ...common,
+        ...(words === '' ? {} : { detail: said }),
+      });
     case 402:
     case 403:
     case 404:

@@ -16,8 +16,8 @@ import type { Discovery } from './discovery.ts';
 import { EmbeddingBatches, runEmbedding } from './embed.ts';
 import { checkIntegrations } from './integrations.ts';
 import type { Observer } from './observer.ts';
-import { backoffMs, hasSideEffects, judge, type Verdict } from './retry.ts';
-import { type Candidate, candidatesFor, embeddingCandidatesFor, orderCandidates } from './routing.ts';
+import { backoffMs, hasSideEffects, judge, mayHaveActed, type Verdict } from './retry.ts';
+import { type Candidate, candidatesFor, embeddingCandidatesFor, mayFit, orderCandidates } from './routing.ts';
 import type { StoredChats } from './stored-chats.ts';
 
 export interface EngineDependencies {
@@ -241,7 +241,8 @@ export class Engine {
         const { error } = outcome;
         if (call.stopped) throw error;
         breakers.report(candidate.provider, error);
-        const unsafe = (work.live && progress.committed) || (progress.sent && !work.repeatable);
+        const unsafe =
+          (work.live && progress.committed) || (progress.sent && !work.repeatable && mayHaveActed(error));
         const streamOnly = this.#learnStreamOnly(error, candidate);
         const verdict: Verdict = unsafe ? 'stop' : streamOnly ? 'again' : judge(error, served500);
         served500 ||= error instanceof GatewayError && error.upstreamStatus === 500;
@@ -432,11 +433,12 @@ const queuedEvent = (position: number): ChatEvent => ({
 function remaining<C extends Candidate>(candidates: readonly C[], failed: C, verdict: Verdict): C[] {
   switch (verdict) {
     case 'again':
+    case 'wait':
       return [...candidates];
     case 'elsewhere':
       return candidates.filter((candidate) => candidate !== failed);
-    case 'other-model':
-      return candidates.filter((candidate) => candidate.target.model !== failed.target.model);
+    case 'roomier':
+      return candidates.filter((candidate) => candidate !== failed && mayFit(candidate, failed));
     case 'stop':
       return [];
     default:

@@ -3,12 +3,19 @@ import { GatewayError } from '../chat/errors.ts';
 import type { GenerationRequest } from '../chat/request.ts';
 
 /**
- * `again`: any route, this one too. `elsewhere`: any route but this one. `other-model`: only a route to another upstream
- * model, since this one would refuse again. `stop`: the error is the answer.
+ * `again`: any route, this one too. `elsewhere`: any route but this one. `roomier`: only a route of another upstream model or
+ * with a larger context, since the prompt does not fit here. `wait`: the model is being loaded, so this route too, and as often as the
+ * first-event limit allows. `stop`: the error is the answer.
  */
-export type Verdict = 'again' | 'elsewhere' | 'other-model' | 'stop';
+export type Verdict = 'again' | 'elsewhere' | 'roomier' | 'wait' | 'stop';
 
-const retriedStatuses: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
+/** A moment's matter; 520 to 524 are Cloudflare's for the server behind it, 529 an overloaded service. */
+const retriedStatuses: ReadonlySet<number> = new Set([
+  408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529,
+]);
+
+/** With these the upstream says that it did not take the request. */
+const refusedStatuses: ReadonlySet<number | undefined> = new Set([401, 402, 403, 404, 429]);
 
 /** Longest `Retry-After` that is waited for here; a longer one goes to the client. Seconds. */
 const longestRetryAfterSeconds = 10;
@@ -16,23 +23,29 @@ const longestRetryAfterSeconds = 10;
 const firstBackoffMs = 250;
 const longestBackoffMs = 8000;
 
-/** What a failure means for the tries that are left. `served500`: this call met a 500 before, and that is retried once. */
+/**
+ * What a failure means for the tries that are left. What speaks of the request is the answer; what speaks of the provider goes
+ * elsewhere, and where it may pass, here again. `served500`: this call met a 500 before, and that is retried once.
+ */
 export function judge(error: unknown, served500: boolean): Verdict {
   if (!(error instanceof GatewayError)) return 'stop';
-  if (error.reason === 'context_length' || error.reason === 'quota') return 'other-model';
-  if (error.code === 'UNAUTHORIZED') return 'other-model';
-  if (error.upstreamStatus === 402 || error.upstreamStatus === 403 || error.upstreamStatus === 404) {
-    return 'other-model';
+  const { code, reason, upstreamStatus, retryable } = error;
+  if (reason === 'context_length') return 'roomier';
+  if (reason === 'loading') return 'wait';
+  if (code === 'UNAUTHORIZED' || reason === 'quota' || reason === 'host') return 'elsewhere';
+  if (upstreamStatus === 402 || upstreamStatus === 403 || upstreamStatus === 404) return 'elsewhere';
+  if (!retryable) return 'stop';
+  if (reason === 'connect' || reason === 'cut' || reason === 'empty') {
+    // Without an answer to a connection the route stayed silent, and would again.
+    return code === 'TIMEOUT' ? 'elsewhere' : 'again';
   }
-  if (!error.retryable) return 'stop';
-  // One of our own limits ran out: the route stayed silent, and would again.
-  if (error.code === 'TIMEOUT' && error.upstreamStatus === undefined) return 'elsewhere';
-  if (error.reason === 'connect' || error.reason === 'cut' || error.reason === 'empty') return 'again';
-  if (error.upstreamStatus === undefined) return 'stop';
-  if (!retriedStatuses.has(error.upstreamStatus)) return 'stop';
-  if (error.upstreamStatus === 500 && served500) return 'stop';
-  return 'again';
+  if (upstreamStatus === undefined || !retriedStatuses.has(upstreamStatus)) return 'elsewhere';
+  return upstreamStatus === 500 && served500 ? 'elsewhere' : 'again';
 }
+
+/** Whether the upstream may have acted on a request that failed so, once it was sent. */
+export const mayHaveActed = (error: unknown): boolean =>
+  !(error instanceof GatewayError && refusedStatuses.has(error.upstreamStatus));
 
 /**
  * How long to wait before the same route is tried again: full jitter over an exponential bound, and not before the upstream

@@ -29,6 +29,21 @@ function targetOf(route: CatalogRoute, discovery: Discovery): Target {
   };
 }
 
+/** Tokens that surely fit into what the provider has loaded, or would load, of this model; undefined where that is not known. */
+export function knownContext({ target: { info } }: Pick<Candidate, 'target'>): number | undefined {
+  const loaded = info?.instances?.flatMap(({ contextLength }) => contextLength ?? []) ?? [];
+  if (loaded.length > 0) return Math.min(...loaded);
+  // With how much it would be loaded is the server's to choose.
+  return info?.state === 'not-loaded' ? undefined : info?.maxContextLength;
+}
+
+/** Whether a prompt that did not fit on one route may fit on another. */
+export function mayFit(other: Candidate, failed: Candidate): boolean {
+  if (other.target.model !== failed.target.model) return true;
+  const [there, here] = [knownContext(other), knownContext(failed)];
+  return there !== undefined && here !== undefined && there > here;
+}
+
 /** What calls of this route share: all of the provider where it has a limit of its own, else one model of it. */
 const poolOf = ({ provider, upstreamModel }: CatalogRoute): string =>
   provider.maxConcurrency === undefined ? `${provider.key} ${upstreamModel}` : provider.key;

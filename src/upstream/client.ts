@@ -40,13 +40,15 @@ const headerValue = (value: string | string[] | undefined): string =>
 /** A day: what an upstream asks for beyond that is no plan. Seconds. */
 const longestRetryAfter = 86_400;
 
-/** Seconds until `Retry-After` (seconds or an HTTP date) allows a new try; undefined where it says nothing usable. */
+/**
+ * Seconds until `Retry-After` (seconds or an HTTP date) allows a new try; undefined where it says nothing usable: a negative number,
+ * one with a unit, a time beyond a day.
+ */
 function parseRetryAfter(value: string): number | undefined {
-  if (value === '') return undefined;
-  const seconds = /^\d+(?:\.\d+)?$/.test(value)
-    ? Number(value)
-    : Math.ceil((Date.parse(value) - Date.now()) / 1000);
-  return Number.isNaN(seconds) ? undefined : Math.min(longestRetryAfter, Math.max(0, seconds));
+  const isDate = /^[A-Za-z]/.test(value);
+  if (!isDate && !/^\d+(?:\.\d+)?$/.test(value)) return undefined;
+  const seconds = isDate ? Math.ceil((Date.parse(value) - Date.now()) / 1000) : Number(value);
+  return Number.isNaN(seconds) || seconds > longestRetryAfter ? undefined : Math.max(0, seconds);
 }
 
 const ignore = (): void => {};

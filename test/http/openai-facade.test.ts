@@ -630,7 +630,13 @@ describe('an error', () => {
     const response = await chat({ ...local, stream: true });
     expect(response.status).toBe(429);
     expect(response.headers.get('retry-after')).toBe('30');
-    expect(await response.json()).toEqual(shape('请求频率超限', 'rate_limit_error', 'rate_limit_exceeded'));
+    expect(await response.json()).toEqual(
+      shape(
+        '请求频率超限:OpenAI 兼容服务返回错误:Too many requests',
+        'rate_limit_error',
+        'rate_limit_exceeded',
+      ),
+    );
   });
 
   it('for a prompt that does not fit is context_length_exceeded', async () => {

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { faults } from '../simulators/faults.ts';
 import type { LmStudioSimulator } from '../simulators/lmstudio.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
+import { chatModel } from './prepare.ts';
 import { type Stage, since, stage, startStage } from './stage.ts';
 import { readEvents } from './wire.ts';
 
@@ -28,6 +29,9 @@ describe('one route', () => {
     ['502 with HTML', faults.html(502)],
     ['503', faults.status(503)],
     ['504', faults.status(504)],
+    ['520', faults.status(520)],
+    ['524', faults.status(524)],
+    ['529', faults.status(529)],
     ['a closed connection', faults.refuse()],
     ['a reset connection', faults.reset('start')],
     ['an answer of nothing', faults.emptyAnswer()],
@@ -121,6 +125,23 @@ describe('one route', () => {
     expect((await answer.head).status).toBe(200);
     const second = scene.studio.requests.filter((one) => one.generation)[1];
     expect((second?.receivedAt ?? 0) - first.receivedAt).toBeGreaterThan(950);
+  });
+
+  it.each(['-1', '5s', '99999999'])(
+    'takes no notice of a Retry-After that says nothing usable: %s',
+    async (retryAfter) => {
+      scene.studio.always(faults.rateLimited(retryAfter));
+      const { status, headers } = await scene.chat().head;
+      expect([status, headers['retry-after']]).toEqual([429, '1']);
+      expect(calls(scene.studio)).toBe(3);
+    },
+  );
+
+  it('keeps the words of a 429', async () => {
+    scene.studio.always(faults.rateLimited('60'));
+    const answer = scene.chat();
+    await answer.done;
+    expect(JSON.parse(answer.body).message).toBe('请求频率超限:LM Studio返回错误:Too many requests');
   });
 
   it('waits until the date that Retry-After says', async () => {
@@ -247,20 +268,84 @@ describe('several routes', () => {
     expect(scene.studios.map(calls)).toEqual([1, 2]);
   });
 
-  it('of the same model are all passed over after a 404, one to another model is tried', async () => {
-    const scene = await stage({
-      ...two,
-      studios: [{}, {}],
-      routes: [
-        { studio: 0, priority: 0 },
-        { studio: 1, priority: 1 },
-        { studio: 1, priority: 2, upstream: 'qwen2-vl-7b-instruct' },
-      ],
+  it.each<[string, LmStudioScript]>([
+    ['401', faults.status(401)],
+    ['402', faults.status(402)],
+    ['403', faults.status(403)],
+    ['404', faults.status(404)],
+    ['501', faults.status(501)],
+    ['529', faults.status(529)],
+    ['HTML with 200', faults.html(200)],
+    ['HTML with 404', faults.html(404)],
+    ['an event that is not JSON', faults.garbage('before-text')],
+    ['an error with 200', faults.errorIn200('Something broke')],
+    ['a model that it cannot load', faults.refused(400, 'Failed to load model "m". Error loading model.')],
+    ['a model that it does not have', faults.refused(400, 'Invalid model identifier "m"')],
+    ['an exhausted quota', faults.refused(429, 'You exceeded your quota', 'insufficient_quota')],
+    ['a stopped answer', faults.stopped('modelUnloaded')],
+  ])('of the same model are tried after %s', async (_name, script) => {
+    const scene = await stage(two);
+    scene.studio.always({ ...good, ...script });
+    for (const stream of [true, false]) {
+      // What was written is not taken back.
+      if (stream && 'stopReason' in script) continue;
+      const answer = scene.chat({ stream });
+      const { status, headers } = await answer.head;
+      await answer.done;
+      expect(status).toBe(200);
+      expect(headers).toMatchObject({ 'x-gateway-provider': 'lmstudio-2', 'x-gateway-attempts': '2' });
+    }
+  });
+
+  it.each<[string, LmStudioScript]>([
+    ['400', faults.status(400)],
+    ['413', faults.status(413)],
+    ['422', faults.status(422)],
+  ])('are not tried after a refusal that speaks of the request: %s', async (_name, script) => {
+    const scene = await stage(two);
+    scene.studio.always(script);
+    expect((await scene.chat().head).status).toBe(400);
+    expect(scene.studios.map(calls)).toEqual([1, 0]);
+  });
+
+  it('are tried with a chat that is to be stored where the first refused it', async () => {
+    const scene = await stage(two);
+    scene.studio.always(faults.status(401));
+    const { status, headers } = await scene.chat({ store: true }).head;
+    expect([status, headers['x-gateway-provider']]).toEqual([200, 'lmstudio-2']);
+  });
+
+  describe('after a prompt that does not fit', () => {
+    const loaded = (contextLength: number) => ({
+      models: [{ id: chatModel, type: 'llm' as const, loaded: true, contextLength }],
     });
-    scene.studios[0]?.always(faults.status(404));
-    const answer = scene.chat();
-    const { headers } = await answer.head;
-    expect(headers).toMatchObject({ 'x-gateway-model': 'qwen2-vl-7b-instruct', 'x-gateway-attempts': '2' });
-    expect(scene.studios.map(calls)).toEqual([1, 1]);
+    const overflow = faults.errorIn200('Context size has been exceeded.');
+
+    it('are tried where their context is larger', async () => {
+      const scene = await stage({ ...two, studios: [loaded(4096), loaded(8192)] });
+      scene.studio.always(overflow);
+      const { status, headers } = await scene.chat().head;
+      expect([status, headers['x-gateway-provider']]).toEqual([200, 'lmstudio-2']);
+    });
+
+    it('are not tried where it is no larger', async () => {
+      const scene = await stage({ ...two, studios: [loaded(4096), loaded(4096)] });
+      scene.studio.always(overflow);
+      expect((await scene.chat().head).status).toBe(400);
+      expect(scene.studios.map(calls)).toEqual([1, 0]);
+    });
+
+    it('are tried where they lead to another model', async () => {
+      const scene = await stage({
+        studios: [loaded(4096), {}],
+        routes: [
+          { studio: 0, priority: 0 },
+          { studio: 1, priority: 1, upstream: 'qwen2-vl-7b-instruct' },
+        ],
+      });
+      scene.studio.always(overflow);
+      const { headers } = await scene.chat().head;
+      expect(headers).toMatchObject({ 'x-gateway-model': 'qwen2-vl-7b-instruct', 'x-gateway-attempts': '2' });
+    });
   });
 });

@@ -332,7 +332,13 @@ describe('a failure before the first text is an ordinary HTTP error, though a st
     ['a 400', faults.status(400), 400, 'INVALID_PARAMS', '参数值超出有效范围:LM Studio返回错误:Bad request'],
     ['a 401', faults.status(401), 401, 'UNAUTHORIZED', '未授权:API Key缺失或无效(lmstudio)'],
     ['a 404', faults.status(404), 502, 'UPSTREAM_ERROR', 'LM Studio返回错误:Not found'],
-    ['a 429', faults.rateLimited('7'), 429, 'RATE_LIMITED', '请求频率超限'],
+    [
+      'a 429',
+      faults.rateLimited('7'),
+      429,
+      'RATE_LIMITED',
+      '请求频率超限:LM Studio返回错误:Too many requests',
+    ],
     ['a 500', faults.status(500), 502, 'UPSTREAM_ERROR', 'LM Studio返回错误:Internal server error'],
     [
       'an error with a 200',

@@ -15,6 +15,11 @@ const words: Readonly<Record<number, string>> = {
   429: 'Too many requests',
   500: 'Internal server error',
   502: 'Bad gateway',
+  402: 'Payment required',
+  501: 'Not implemented',
+  520: 'Unknown error',
+  524: 'A timeout occurred',
+  529: 'Overloaded',
   503: 'Service unavailable',
   504: 'Gateway timeout',
 };
@@ -54,6 +59,10 @@ export const faults = {
   }),
   status: (status: number, headers: Readonly<Record<string, string>> = {}): Script => ({
     answer: { status, headers, body: { error: { message: words[status] ?? 'Error', type: 'server_error' } } },
+  }),
+  /** A refusal in the server's own words. */
+  refused: (status: number, message: string, code?: string): Script => ({
+    answer: { status, body: { error: { message, type: 'invalid_request_error', code } } },
   }),
   rateLimited: (retryAfter: string): Script => ({
     answer: {

@@ -49,7 +49,12 @@ describe('an upstream refusal', () => {
   it('with 429 is a 429 with the upstream retry-after, or one second', () => {
     expect(upstreamError({ ...failure, status: 429, retryAfterSeconds: 7 }).retryAfterSeconds).toBe(7);
     expect(upstreamError({ ...failure, status: 429 }).retryAfterSeconds).toBe(1);
-    expect(upstreamError({ ...failure, status: 429 }).message).toBe('请求频率超限');
+  });
+
+  it('with 429 keeps its words, if it had any', () => {
+    const error = upstreamError({ ...failure, status: 429 });
+    expect(error.message).toBe('请求频率超限:LM Studio返回错误:bad thing');
+    expect(upstreamError({ ...failure, status: 429, words: '' }).message).toBe('请求频率超限');
   });
 
   it.each([500, 502, 503, 504, 418, undefined])('with %s is a 502 with its words', (status) => {
@@ -59,6 +64,11 @@ describe('an upstream refusal', () => {
 
   it('over the context is a 400 whatever the status', () => {
     expect(upstreamError({ ...failure, status: 500, reason: 'context_length' }).status).toBe(400);
+  });
+
+  it('that speaks of the server itself is a 502 with its words, also with 400', () => {
+    const error = upstreamError({ ...failure, status: 400, reason: 'host' });
+    expect([error.status, error.message]).toEqual([502, 'LM Studio返回错误:bad thing']);
   });
 
   it('without words says that the answer was malformed', () => {

@@ -1,12 +1,13 @@
 /** What every chat-completions adapter shares: reading answers, chunks and errors, whoever sent them. */
 import { describe, expect, it } from 'vitest';
+import { isContextOverflow } from '../../src/adapters/error-meanings.ts';
 import {
   chunkDecoder,
   decodeCompletion,
   decodeEmbeddingList,
   type WireOptions,
 } from '../../src/adapters/openai-wire.ts';
-import { errorIn, failure, isContextOverflow, wordsOf } from '../../src/adapters/wire-errors.ts';
+import { errorIn, failure, wordsOf } from '../../src/adapters/wire-errors.ts';
 import { GatewayError } from '../../src/chat/errors.ts';
 import type { ChatEvent } from '../../src/chat/events.ts';
 import { usualTarget as target } from '../conformance/adapter.ts';
@@ -216,6 +217,19 @@ describe('error bodies', () => {
     ['a spaced data line', 'data: {"error":{"message":"no"}}\n\n', 'no'],
     ['a FastAPI detail', '{"detail":"no"}', 'no'],
     ['a FastAPI list', '{"detail":[{"loc":["body"],"msg":"no"}]}', 'no'],
+    ['a FastAPI list with places', '{"detail":[{"loc":["body","seed"],"msg":"no"}]}', 'seed: no'],
+    ['a detail of an object', '{"detail":{"error":"no"}}', 'no'],
+    ['a list of errors', '[{"error":{"code":400,"message":"no","status":"X"}}]', 'no'],
+    ['errors in a list', '{"success":false,"errors":[{"code":5007,"message":"no"}],"result":null}', 'no'],
+    ['a list of messages', '{"error":{"message":["no","never"]}}', 'no; never'],
+    ['a message of an object', '{"message":{"detail":"no"}}', 'no'],
+    ['an error inside an error', '{"error":{"error":{"message":"no"}}}', 'no'],
+    [
+      'what stood behind a router',
+      '{"error":{"message":"Provider returned error","metadata":{"raw":"{\\"error\\":{\\"message\\":\\"no\\"}}"}}}',
+      'no',
+    ],
+    ['an error in the choice', '{"choices":[{"error":{"code":502,"message":"no"}}]}', 'no'],
     ['a bare message', '{"message":"no"}', 'no'],
     ['plain text', 'no', 'no'],
     ['nothing', '', ''],
@@ -230,13 +244,69 @@ describe('error bodies', () => {
     "This model's maximum context length is 4096 tokens",
     'Range of input length should be [1, 30720]',
     'The prompt caused a context overflow',
+    'The number of tokens to keep from the initial prompt is greater than the context length (n_keep: 13055>= n_ctx: 4096).',
+    'request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it',
+    'The decoder prompt (length 5000) is longer than the maximum model length of 4096.',
+    "The input (61709 tokens) is longer than the model's context length (40960 tokens).",
+    'The input token count (1300000) exceeds the maximum number of tokens allowed (1048576).',
+    'the input token count is 32825 but model only supports up to 32768.',
+    'the input length exceeds the context length',
+    'prompt too long; exceeded max context length by 12 tokens',
+    'Your request exceeded model token limit: 131072',
+    'Prompt exceeds max length',
   ])('knows a prompt that does not fit: %s', (words) => {
     expect(isContextOverflow({ words, code: undefined, type: undefined })).toBe(true);
   });
 
-  it('does not take other complaints about length for one', () => {
-    const words = 'Range of max_tokens should be [1, 8192]';
+  it.each([
+    'Range of max_tokens should be [1, 8192]',
+    'Rate limit reached: too many tokens per minute',
+    'Failed to load model "m". Its context length exceeds the available context memory.',
+  ])('does not take other complaints for one: %s', (words) => {
     expect(isContextOverflow({ words, code: undefined, type: undefined })).toBe(false);
+  });
+
+  it('takes a prompt that does not fit for what it is with any status', () => {
+    const said = { words: 'Context size has been exceeded.', code: undefined, type: undefined };
+    for (const status of [undefined, 400, 404, 429, 500, 503]) {
+      expect(failure(said, { target }, status)).toMatchObject({ status: 400, reason: 'context_length' });
+    }
+  });
+
+  it.each([
+    'Failed to load model "m". Error: Error loading model.',
+    'Operation canceled.',
+    'Model is unloaded.',
+    'The model has crashed without additional information. (Exit code: 18446744072635812000)',
+    'Insufficient system resources: out of memory',
+  ])('is no fault of the request where a 400 speaks of the server itself: %s', (words) => {
+    const error = failure({ words, code: undefined, type: undefined }, { target }, 400);
+    expect(error).toMatchObject({ code: 'UPSTREAM_ERROR', status: 502, reason: 'host' });
+  });
+
+  it.each(['Failed to load image: bad base64', 'Invalid temperature'])(
+    'is the request at fault where a 400 speaks of it: %s',
+    (words) => {
+      const error = failure({ words, code: undefined, type: undefined }, { target }, 400);
+      expect(error).toMatchObject({ code: 'INVALID_PARAMS', status: 400 });
+    },
+  );
+
+  it('is the catalog at fault where a 400 says that the model is missing', () => {
+    const said = { words: 'Invalid model identifier "m"', code: 'model_not_found', type: undefined };
+    expect(failure(said, { target }, 400)).toMatchObject({ code: 'UPSTREAM_ERROR', upstreamStatus: 404 });
+  });
+
+  it('knows a server that loads the model', () => {
+    const said = { words: 'Loading model', code: '503', type: 'unavailable_error' };
+    expect(failure(said, { target }, 503)).toMatchObject({ code: 'UPSTREAM_ERROR', reason: 'loading' });
+  });
+
+  it('is none where an error beside an answer is empty', () => {
+    const error = { message: '', type: '', param: '', code: null };
+    for (const empty of [null, {}, '', error]) {
+      expect(errorIn({ error: empty, choices: [{ message: { content: 'hello' } }] })).toBeUndefined();
+    }
   });
 
   it("follows the provider's own reading of its codes", () => {
