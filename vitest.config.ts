@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     environment: 'node',
+    globalSetup: ['test/chromium.ts'],
     pool: 'forks',
     testTimeout: 20_000,
     hookTimeout: 20_000,

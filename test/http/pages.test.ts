@@ -1,18 +1,11 @@
 /** The API's description and its pages: complete, in step with the code, and without a foreign host. */
-import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { promisify } from 'node:util';
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildOpenApi } from '../../src/openapi.ts';
 import { startLmStudio } from '../simulators/lmstudio.ts';
 import { jsonOf, type RunningGateway, startGateway } from './gateway.ts';
 
 const committed = new URL('../../openapi/openapi.json', import.meta.url);
-const chromium = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((file) =>
-  existsSync(file),
-);
 
 let gateway: RunningGateway;
 beforeAll(async () => {
@@ -78,49 +71,6 @@ describe.each(['/docs', '/redoc'])('%s', (page) => {
 it('GET / leads to /docs', async () => {
   const answer = await fetch(gateway.url, { redirect: 'manual' });
   expect([answer.status, answer.headers.get('location')]).toEqual([302, '/docs']);
-});
-
-describe.skipIf(chromium === undefined)('in a browser (Chromium; skipped where there is none)', () => {
-  /** The page after its scripts ran, and every address that it asked for. */
-  async function open(address: string): Promise<{ readonly dom: string; readonly log: string }> {
-    const profile = mkdtempSync(path.join(tmpdir(), 'gateway-pages-'));
-    try {
-      const { stdout, stderr } = await promisify(execFile)(
-        chromium ?? '',
-        [
-          '--headless',
-          '--no-sandbox',
-          '--disable-gpu',
-          '--disable-quic',
-          '--no-first-run',
-          '--disable-background-networking',
-          '--disable-component-update',
-          '--disable-sync',
-          `--user-data-dir=${profile}`,
-          '--enable-logging=stderr',
-          '--virtual-time-budget=15000',
-          '--dump-dom',
-          address,
-        ],
-        { maxBuffer: 64 * 1024 * 1024, timeout: 60_000 },
-      );
-      return { dom: stdout, log: stderr };
-    } finally {
-      rmSync(profile, { recursive: true, force: true });
-    }
-  }
-
-  it('Swagger UI shows the chat', { timeout: 90_000 }, async () => {
-    const { dom, log } = await open(`${gateway.url}/docs`);
-    expect(dom).toContain('/api/llm/chat');
-    expect(log).not.toMatch(/Content Security Policy|Refused to/);
-  });
-
-  it('ReDoc shows the chat and asks no foreign host', { timeout: 90_000 }, async () => {
-    const { dom, log } = await open(`${gateway.url}/redoc`);
-    expect(dom).toContain('/api/llm/chat');
-    expect(log).not.toMatch(/Content Security Policy|Refused to|cdn\.redoc/);
-  });
 });
 
 describe('/healthz and /readyz', () => {

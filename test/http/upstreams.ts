@@ -3,7 +3,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { openStore } from '../../src/store/database.ts';
+import { insertModel } from '../../src/store/models.ts';
 import { insertProvider } from '../../src/store/providers.ts';
+import { insertRoute } from '../../src/store/routes.ts';
 import type { ProviderChanges } from '../../src/store/schema.ts';
 import { defaultKey, startBailian } from '../simulators/bailian.ts';
 import { startLmStudio } from '../simulators/lmstudio.ts';
@@ -21,13 +23,16 @@ export interface Upstream {
 }
 
 export const upstreamNames = ['lmstudio', 'bailian', 'openai'] as const;
-export type UpstreamName = (typeof upstreamNames)[number];
+
+/** Beside them LM Studio's own v1, which takes neither tools nor answer formats. */
+export const wireNames = [...upstreamNames, 'lmstudio-v1'] as const;
+type WireName = (typeof wireNames)[number];
 
 export interface Upstreams {
   readonly gateway: RunningGateway;
   /** For clients of OpenAI. */
   readonly baseUrl: string;
-  readonly of: Readonly<Record<UpstreamName, Upstream>>;
+  readonly of: Readonly<Record<WireName, Upstream>>;
   /** Forgets all scripts and past requests. */
   reset(): void;
   close(): Promise<void>;
@@ -60,6 +65,20 @@ export async function startUpstreams(
     origin: 'admin',
     ...local,
   });
+  const lmstudio = await insertProvider(store.db, {
+    key: 'lmstudio',
+    kind: 'lmstudio',
+    base_url: studio.url,
+    origin: 'environment',
+  });
+  const ownWire = await insertModel(store.db, { title: 'studio-v1', origin: 'admin' });
+  await insertRoute(store.db, {
+    model_id: ownWire.id,
+    provider_id: lmstudio.id,
+    upstream_model: 'qwen2.5-7b-instruct',
+    api: 'v1',
+    origin: 'admin',
+  });
   await store.close();
   const gateway = await startGateway({
     DATABASE_URL: `sqlite:${file}`,
@@ -68,16 +87,13 @@ export async function startUpstreams(
     DASHSCOPE_API_KEY: defaultKey,
     ...environment,
   });
+  const embeddingModel = 'text-embedding-nomic-embed-text-v1.5';
   return {
     gateway,
     baseUrl: `${gateway.url}/v1`,
     of: {
-      lmstudio: {
-        model: 'qwen2.5-7b-instruct',
-        embeddingModel: 'text-embedding-nomic-embed-text-v1.5',
-        server: studio,
-        next: studio.next,
-      },
+      lmstudio: { model: 'qwen2.5-7b-instruct', embeddingModel, server: studio, next: studio.next },
+      'lmstudio-v1': { model: 'studio-v1', embeddingModel, server: studio, next: studio.next },
       bailian: {
         model: 'qwen-max',
         embeddingModel: 'text-embedding-v4',

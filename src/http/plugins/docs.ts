@@ -29,6 +29,7 @@ const redocPage = `<!doctype html>
     <meta charset="utf-8">
     <meta name="viewport" content="width=device-width, initial-scale=1">
     <title>LLM Gateway API</title>
+    <link rel="icon" type="image/png" href="/docs/static/favicon-32x32.png">
     <style>body { margin: 0 }</style>
   </head>
   <body>
