@@ -1,13 +1,16 @@
-# The full image has a compiler, for the case that better-sqlite3 offers no prebuilt binary for this platform.
-FROM node:24-bookworm AS build
+# One Node for both stages: the native part of SQLite must be loaded by what installed it.
+ARG NODE_VERSION=24.22.3
+
+FROM node:${NODE_VERSION}-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
-RUN npm ci --no-audit --no-fund
+# Nothing is compiled: on this Node, SQLite comes with its binary in its package.
+RUN npm ci --no-audit --no-fund --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
-RUN npm run build && npm prune --omit=dev
+RUN npm run build && npm prune --omit=dev --ignore-scripts
 
-FROM node:24-bookworm-slim
+FROM node:${NODE_VERSION}-bookworm-slim
 ENV NODE_ENV=production \
     HOST=0.0.0.0 \
     PORT=8000 \

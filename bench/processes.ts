@@ -72,6 +72,8 @@ export function startScript(
   return startProcess(core, process.execPath, [...loader, file], {
     cwd: root,
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    // JSON would make null of the NaN that stands for a figure which nothing was measured for.
+    serialization: 'advanced',
     env: { ...process.env, ...environment },
   });
 }
@@ -120,7 +122,7 @@ function treeOf(pid: number): number[] {
 export function cpuSeconds(pid: number): number {
   let ticks = 0;
   for (const one of treeOf(pid)) {
-    const stat = readFileSync(`/proc/${one}/stat`, 'utf8');
+    const stat = readOf(one, 'stat');
     // The name in brackets may hold blanks; user and system time are the 12th and 13th field after it.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     ticks += Number(fields[11]) + Number(fields[12]);
@@ -128,10 +130,19 @@ export function cpuSeconds(pid: number): number {
   return ticks / ticksPerSecond;
 }
 
+/** Empty where the process is gone, as a peer's may be: its figures are then not numbers. */
+function readOf(pid: number, what: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${what}`, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
 /** Proportional set size of a process tree, in KB: what it would free, shared pages counted in part. */
 export function memoryKb(pid: number): number {
   return treeOf(pid)
-    .map((one) => Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${one}/smaps_rollup`, 'utf8'))?.[1] ?? 0))
+    .map((one) => Number(/^Pss:\s+(\d+)/m.exec(readOf(one, 'smaps_rollup'))?.[1]))
     .reduce((sum, size) => sum + size, 0);
 }
 

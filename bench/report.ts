@@ -46,6 +46,17 @@ const format = (value: number, digits: number): string =>
     ? value.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits })
     : '';
 
+/** One line of progress. A target that gave no good answer has no figures, but tells that. */
+export function describeMeasurement({ suite, case: name, target, values, errors }: Measurement): string {
+  const known = Object.entries(values).filter(([, value]) => Number.isFinite(value));
+  const figures = known.map(([key, value]) => `${key} ${value.toPrecision(4)}`);
+  if (known.length < Object.keys(values).length) {
+    const reasons = Object.keys(errors).slice(0, 3).join('; ');
+    figures.push(`no good answer${reasons === '' ? '' : ` (${reasons})`}`);
+  }
+  return `${suite} | ${name} | ${target} | ${figures.join(', ')}`;
+}
+
 export function renderTable(table: Table, all: readonly Measurement[]): string {
   const mine = all.filter(({ suite }) => suite === table.suite);
   const cases = [...new Set(mine.map((one) => one.case))];
@@ -61,7 +72,10 @@ export function renderTable(table: Table, all: readonly Measurement[]): string {
     const inCase = mine.filter((one) => one.case === name);
     const figureOf = (target: string, { key, over }: Column): number =>
       combine(
-        inCase.filter((one) => one.target === target).flatMap(({ values }) => values[key] ?? []),
+        inCase
+          .filter((one) => one.target === target)
+          .flatMap(({ values }) => values[key] ?? [])
+          .filter(Number.isFinite),
         over,
       );
     for (const target of new Set(inCase.map((one) => one.target))) {

@@ -6,7 +6,7 @@ import type { LoadJob, LoadResult } from './load/jobs.ts';
 import { help, type Options, readOptions, type SuiteName } from './options.ts';
 import { connectTo } from './process-messages.ts';
 import { type Cores, chooseCores, pinSelf, root, startScript, stopProcess } from './processes.ts';
-import { type Measurement, renderTable } from './report.ts';
+import { describeMeasurement, type Measurement, renderTable } from './report.ts';
 import { growth } from './suites/growth.ts';
 import { idle } from './suites/idle.ts';
 import { json } from './suites/json.ts';
@@ -79,10 +79,7 @@ async function run(options: Options): Promise<void> {
       askUpstream,
       record(measurement) {
         measurements.push(measurement);
-        const values = Object.entries(measurement.values).map(
-          ([key, value]) => `${key} ${value.toPrecision(4)}`,
-        );
-        say(`${measurement.suite} | ${measurement.case} | ${measurement.target} | ${values.join(', ')}`);
+        say(describeMeasurement(measurement));
       },
     };
     const tables: string[] = [];

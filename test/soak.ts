@@ -11,13 +11,15 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import SqliteDatabase from 'better-sqlite3';
+import { loadSqlite } from '../src/store/sqlite.ts';
 import { readMetrics } from './http/metrics-text.ts';
 import { chatBody, prepareDatabase } from './http/prepare.ts';
 import { readEvents, request } from './http/wire.ts';
 import { faults } from './simulators/faults.ts';
 import { type LmStudioSimulator, startLmStudio } from './simulators/lmstudio.ts';
 import type { LmStudioScript } from './simulators/lmstudio-house.ts';
+
+const SqliteDatabase = await loadSqlite();
 
 const clients = 48;
 const sampleEveryMs = 1000;

@@ -1,5 +1,8 @@
 /** Fills a gateway's database, to see what a large one costs. Knows the tables that grow with use. */
-import Database from 'better-sqlite3';
+
+import { loadSqlite } from '../../src/store/sqlite.ts';
+
+const Database = await loadSqlite();
 
 const count = 'WITH RECURSIVE count (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < @rows)';
 

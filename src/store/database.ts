@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import SqliteDatabase from 'better-sqlite3';
+import type SqliteDatabase from 'better-sqlite3';
 import {
   CompiledQuery,
   type DatabaseConnection,
@@ -26,6 +26,7 @@ import {
   type TransactionSettings,
 } from 'kysely';
 import type { Database, Tables } from './schema.ts';
+import { loadSqlite, MissingSqliteError } from './sqlite.ts';
 
 /** The database cannot be used. Its message is one line for the operator that names the file. */
 export class StoreError extends Error {}
@@ -130,7 +131,7 @@ async function openMigrated(
   file: string,
   migrations: string,
 ): Promise<{ readonly raw: SqliteDatabase.Database; readonly applied: readonly string[] }> {
-  const raw = openConnection(file);
+  const raw = await openConnection(file);
   const db = new Kysely<Tables>({ dialect: dialect(() => raw) });
   try {
     return { raw, applied: await migrate(db, raw, migrations) };
@@ -177,11 +178,12 @@ function prepareFile(file: string): void {
   }
 }
 
-function openConnection(file: string): SqliteDatabase.Database {
+async function openConnection(file: string): Promise<SqliteDatabase.Database> {
   let raw: SqliteDatabase.Database | undefined;
   try {
     // Long enough for another process's batch, short enough to be survived.
-    raw = new SqliteDatabase(file, { timeout: busyTimeoutMs });
+    const Sqlite = await loadSqlite();
+    raw = new Sqlite(file, { timeout: busyTimeoutMs });
     raw.pragma('journal_mode = WAL');
     // With WAL, NORMAL loses the last transactions on a power cut but never the file: 23 us an insert instead of 200.
     raw.pragma('synchronous = NORMAL');
@@ -198,6 +200,7 @@ function codeOf(error: unknown): string {
 }
 
 function describe(file: string, error: unknown): StoreError {
+  if (error instanceof MissingSqliteError) return new StoreError(error.message);
   if (error instanceof StoreError) return new StoreError(`database ${file}: ${error.message}`);
   const code = codeOf(error);
   const message = error instanceof Error ? error.message : String(error);

@@ -1,11 +1,13 @@
 /** A database that fails while the server runs: traffic goes on, readiness tells, and what waited is written later. */
 import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import SqliteDatabase from 'better-sqlite3';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { loadSqlite } from '../../src/store/sqlite.ts';
 import { ask } from './ask.ts';
 import { type Stage, since, stage } from './stage.ts';
 import { readEvents } from './wire.ts';
+
+const SqliteDatabase = await loadSqlite();
 
 /** The contract gives the catalog's watch 2 s; the meter's patience with a neighbour's lock is a second more. */
 const noticed = { timeout: 4000, interval: 50 };

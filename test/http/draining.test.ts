@@ -4,9 +4,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { Agent, get } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import SqliteDatabase from 'better-sqlite3';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { UsageRow } from '../../src/store/schema.ts';
+import { loadSqlite } from '../../src/store/sqlite.ts';
 import { faults } from '../simulators/faults.ts';
 import { type LmStudioSimulator, startLmStudio } from '../simulators/lmstudio.ts';
 import { ask } from './ask.ts';
@@ -14,6 +14,8 @@ import { chatBody, prepareDatabase } from './prepare.ts';
 import { type SpawnedGateway, spawnGateway } from './spawned.ts';
 import { since } from './stage.ts';
 import { deferred, readEvents, type WireAnswer } from './wire.ts';
+
+const SqliteDatabase = await loadSqlite();
 
 interface Scene extends SpawnedGateway {
   readonly studio: LmStudioSimulator;

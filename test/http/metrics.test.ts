@@ -4,12 +4,12 @@ import { randomUUID } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import SqliteDatabase from 'better-sqlite3';
 import { Pool } from 'undici';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { openStore } from '../../src/store/database.ts';
 import { insertProvider } from '../../src/store/providers.ts';
 import type { UsageRow } from '../../src/store/schema.ts';
+import { loadSqlite } from '../../src/store/sqlite.ts';
 import { type BailianSimulator, defaultKey, startBailian } from '../simulators/bailian.ts';
 import { faults } from '../simulators/faults.ts';
 import { type LmStudioSimulator, startLmStudio } from '../simulators/lmstudio.ts';
@@ -17,8 +17,9 @@ import { startGateway } from './gateway.ts';
 import { metricNames, readMetrics, sumOf } from './metrics-text.ts';
 import { chatModel } from './prepare.ts';
 import { type LogLine, type SpawnedGateway, spawnGateway } from './spawned.ts';
-
 import { request } from './wire.ts';
+
+const SqliteDatabase = await loadSqlite();
 
 interface Scene {
   readonly gateway: SpawnedGateway;

@@ -2,14 +2,16 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import SqliteDatabase from 'better-sqlite3';
 import { onTestFinished, vi } from 'vitest';
 import type { UsageRow } from '../../src/store/schema.ts';
+import { loadSqlite } from '../../src/store/sqlite.ts';
 import { type LmStudioOptions, type LmStudioSimulator, startLmStudio } from '../simulators/lmstudio.ts';
 import { ask } from './ask.ts';
 import { startGateway } from './gateway.ts';
 import { chatBody, type Preparation, prepareDatabase } from './prepare.ts';
 import type { WireAnswer } from './wire.ts';
+
+const SqliteDatabase = await loadSqlite();
 
 export interface StageOptions extends Preparation {
   readonly environment?: Readonly<Record<string, string | undefined>>;

@@ -5,10 +5,12 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import SqliteDatabase from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { loadSqlite } from '../../src/store/sqlite.ts';
 import { startLmStudio } from '../simulators/lmstudio.ts';
 import { jsonOf } from './gateway.ts';
+
+const SqliteDatabase = await loadSqlite();
 
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const tsx = fileURLToPath(new URL('../../node_modules/tsx/dist/loader.mjs', import.meta.url));

@@ -3,9 +3,9 @@ import { randomUUID } from 'node:crypto';
 import { mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import SqliteDatabase from 'better-sqlite3';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { UsageRow } from '../../src/store/schema.ts';
+import { loadSqlite } from '../../src/store/sqlite.ts';
 import { faults } from '../simulators/faults.ts';
 import { startLmStudio } from '../simulators/lmstudio.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
@@ -13,6 +13,8 @@ import { chatBody, chatModel } from './prepare.ts';
 import { spawnGateway } from './spawned.ts';
 import { type Stage, stage, startStage } from './stage.ts';
 import { request } from './wire.ts';
+
+const SqliteDatabase = await loadSqlite();
 
 const tools = [{ type: 'function', function: { name: 'now', parameters: { type: 'object' } } }];
 

@@ -1,10 +1,15 @@
 /** The benchmark's load counts right: a figure that nobody checked is no figure. */
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
 import { createEventCounter } from '../../bench/load/events.ts';
-import { quantiles } from '../../bench/load/jobs.ts';
+import { type LoadJob, type LoadResult, quantiles } from '../../bench/load/jobs.ts';
 import { createResponseReader } from '../../bench/load/response.ts';
-import { median } from '../../bench/report.ts';
+import { connectTo } from '../../bench/process-messages.ts';
+import { startScript, stopProcess } from '../../bench/processes.ts';
+import { describeMeasurement, median, renderTable } from '../../bench/report.ts';
 import { answers } from '../../bench/upstream/answers.ts';
 import { models, nameOf, scriptOf, scripts } from '../../bench/upstream/script.ts';
 
@@ -105,4 +110,49 @@ describe('the scripts', () => {
     expect(models.map(scriptOf)).toEqual(Object.values(scripts));
     expect(scriptOf('qwen3-8b')).toBeUndefined();
   });
+});
+
+describe('a target that gives no good answer', () => {
+  it('is told as such, in the progress and in the table, and does not end the run', async () => {
+    const server = createServer((_request, response) => response.writeHead(500).end());
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = z.object({ port: z.number() }).parse(server.address());
+    const load = startScript(undefined, 'bench/load/load.process.ts');
+    try {
+      const ask = await connectTo<LoadJob, LoadResult>(load);
+      const endpoint = { port, path: '/', headers: {}, body: '{}' };
+      const found = await ask({ kind: 'json', endpoint, connections: 1, seconds: 0.1 });
+      const measurement = {
+        suite: 'json',
+        case: 'one',
+        target: 'broken',
+        rep: 1,
+        errors: found.errors,
+        values: { p50: found.latency.p50, cpuMicros: 5 / found.good, failed: found.bad },
+      };
+      expect(describeMeasurement(measurement)).toMatch(
+        /^json \| one \| broken \| failed \d.*no good answer \(.+\)$/,
+      );
+      const bare = {
+        ...measurement,
+        target: 'bare',
+        errors: {},
+        values: { p50: 1, cpuMicros: 2, failed: 0 },
+      };
+      const columns = [
+        { title: 'p50', key: 'p50', digits: 1, over: 'median' },
+        { title: 'cpu', key: 'cpuMicros', digits: 1, over: 'median' },
+      ] as const;
+      const table = renderTable({ suite: 'json', title: 'x', compared: 'cpuMicros', columns }, [
+        bare,
+        measurement,
+        { ...measurement, rep: 2, errors: {}, values: { p50: 3, cpuMicros: 4, failed: 0 } },
+      ]);
+      expect(table).toContain('| one | broken | 3.0 | 4.0 | 2.00 |');
+    } finally {
+      await stopProcess(load);
+      server.close();
+    }
+  }, 60_000);
 });

@@ -75,7 +75,7 @@ beforeAll(async () => {
   const result: ICruiseResult = typeof output === 'string' ? JSON.parse(output) : output;
   for (const { rule, from, to } of result.summary.violations) {
     found.add(
-      `${rule.name}: ${from.replace('src/', '')} -> ${to.replace(/^.*node_modules\/([^/]+).*$/, '$1').replace('src/', '')}`,
+      `${rule.name}: ${from.replace('src/', '')} -> ${to.replace(/^.*node_modules\/(?:@types\/)?([^/]+).*$/, '$1').replace('src/', '')}`,
     );
   }
 }, 60_000);

