@@ -81,6 +81,11 @@ function normalizeOrigin(item: string): string | undefined {
   return `${lowered}://${host.toLowerCase().replace(lowered === 'http' ? /:80$/ : /:443$/, '')}`;
 }
 
+/** Names of environment variables in which `*` stands for any run of characters. */
+const variablePatterns = commaList.refine((items) => items.every((item) => /^[A-Za-z0-9_*]+$/.test(item)), {
+  error: 'must be a comma list of names of variables, in which * may stand for anything',
+});
+
 const originList = commaList.transform((items, context) =>
   items.map((item) => {
     const origin = normalizeOrigin(item);
@@ -151,6 +156,7 @@ export const environmentSchema = z.object({
   HEARTBEAT_MS: milliseconds.default(15_000),
   QUEUE_TIMEOUT_MS: milliseconds.default(60_000),
   BODY_LIMIT_BYTES: wholeNumber(1024, 1_073_741_824).default(20_971_520),
+  PROVIDER_KEY_ENV: variablePatterns.default(['*_API_KEY']),
   SHUTDOWN_GRACE_MS: milliseconds.default(30_000),
   USAGE_RETENTION_DAYS: wholeNumber(0).default(90),
   OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl.optional(),
@@ -191,14 +197,29 @@ export interface Config {
   readonly heartbeatMs: number;
   readonly queueTimeoutMs: number;
   readonly bodyLimitBytes: number;
+  /** Patterns of the variables that may hold a provider's key; see `mayHoldProviderKey`. */
+  readonly providerKeyEnv: readonly string[];
   readonly shutdownGraceMs: number;
   readonly usageRetentionDays: number;
   readonly otlpEndpoint: string | undefined;
   readonly logLevel: Environment['LOG_LEVEL'];
   /** Names of proxy variables that are set. The gateway uses none of them. */
   readonly proxyVariables: readonly string[];
-  /** The value of the environment variable that a provider names for its key; undefined where it is not set. */
+  /** The value of the environment variable that a provider names for its key; undefined where it is not set, or may not hold one. */
   secret(name: string): Secret | undefined;
+}
+
+/** The keys of the environment's own providers. */
+const ownKeyVariables: readonly string[] = ['LMSTUDIO_API_KEY', 'DASHSCOPE_API_KEY'];
+
+/**
+ * Whether a variable may hold a provider's key. Not every one: whoever may name a provider's address and its variable could have any
+ * secret of the process sent to a host of his own.
+ */
+export function mayHoldProviderKey(name: string, patterns: readonly string[]): boolean {
+  if (name === 'ADMIN_API_KEY') return false;
+  if (ownKeyVariables.includes(name)) return true;
+  return patterns.some((pattern) => new RegExp(`^${pattern.replace(/\*+/g, '.*')}$`).test(name));
 }
 
 /** Whether a host name or address means this machine and nothing else: `localhost`, 127.0.0.0/8, `::1`. */
@@ -270,12 +291,14 @@ export function loadConfig(environment: Readonly<Record<string, string | undefin
     heartbeatMs: env.HEARTBEAT_MS,
     queueTimeoutMs: env.QUEUE_TIMEOUT_MS,
     bodyLimitBytes: env.BODY_LIMIT_BYTES,
+    providerKeyEnv: env.PROVIDER_KEY_ENV,
     shutdownGraceMs: env.SHUTDOWN_GRACE_MS,
     usageRetentionDays: env.USAGE_RETENTION_DAYS,
     otlpEndpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
     logLevel: env.LOG_LEVEL,
     proxyVariables: Object.keys(given).filter((name) => /^(?:https?|all|no)_proxy$/i.test(name)),
     secret(name) {
+      if (!mayHoldProviderKey(name, env.PROVIDER_KEY_ENV)) return undefined;
       const value = given[name]?.trim();
       return value === undefined || value === '' ? undefined : new Secret(value);
     },

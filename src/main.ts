@@ -210,9 +210,11 @@ export async function serve(
             .filter((provider) => provider.enabled)
             .map((provider) => [
               provider.key,
-              provider.missingCredential
-                ? `no key, set ${provider.apiKeyEnv ?? 'its key'}`
-                : discovery.state(provider.key).reachability,
+              provider.apiKeyEnvRefused
+                ? `no key, PROVIDER_KEY_ENV does not name ${provider.apiKeyEnv}`
+                : provider.missingCredential
+                  ? `no key, set ${provider.apiKeyEnv ?? 'its key'}`
+                  : discovery.state(provider.key).reachability,
             ]),
         ),
       },

@@ -1,6 +1,7 @@
 /** What all administration functions share: what they work on, how they refuse, how they check input. Knows no caller. */
 import type { z } from 'zod';
 import type { ProviderKind } from '../chat/adapter.ts';
+import type { Config } from '../config.ts';
 import type { Catalog } from '../gateway/catalog.ts';
 import type { Discovery } from '../gateway/discovery.ts';
 import type { Database } from '../store/schema.ts';
@@ -11,6 +12,7 @@ export interface Administration {
   /** Reloaded after every write, so that the process that made a change sees it at once. */
   readonly catalog: Catalog;
   readonly discovery: Discovery;
+  readonly config: Pick<Config, 'providerKeyEnv'>;
 }
 
 /** A refusal in one English line, which names the field where it is about one. `code` is the contract's name for it. */

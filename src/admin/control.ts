@@ -22,7 +22,7 @@ import { requireProvider } from './references.ts';
 /** What orders need beside the administration's own. */
 export interface Controller extends Administration {
   readonly client: UpstreamClient;
-  readonly config: Pick<Config, 'timeouts'>;
+  readonly config: Pick<Config, 'timeouts' | 'providerKeyEnv'>;
 }
 
 /** One model in a provider's memory. */

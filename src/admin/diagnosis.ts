@@ -139,6 +139,13 @@ export function judgeProvider(facts: ProviderFacts): Finding[] {
 
 function judgeMissingKey({ provider, origin }: ProviderFacts): Judged {
   const { key, kind, apiKeyEnv } = provider;
+  if (provider.apiKeyEnvRefused) {
+    return [
+      'problem',
+      `its key may not be read from ${apiKeyEnv}, which PROVIDER_KEY_ENV does not name`,
+      `add ${apiKeyEnv} to PROVIDER_KEY_ENV, or give the key a variable that it names: llm-gateway providers set ${key} --api-key-env NAME`,
+    ];
+  }
   const where = kind.advice?.key === undefined ? '' : ` (${kind.advice.key})`;
   const action =
     apiKeyEnv === undefined
@@ -201,6 +208,9 @@ const ownMachine = /^https?:\/\/(?:localhost|127\.[\d.]+|\[::1\])(?:[:/]|$)/;
 function unreached(facts: ProviderFacts, { failure, code }: Refusal): string {
   const { kind, baseUrl } = facts.provider;
   const start = kind.advice?.start ?? 'start the server';
+  if (code === 'ELINKLOCAL') {
+    return `${addressOf(facts)}: it leads to a link-local or metadata address, and such are never connected to`;
+  }
   if (unknownHost.has(code)) return `${addressOf(facts)}: nobody knows its host name`;
   if (code !== undefined && /CERT|SIGNED|TLS|SSL|VERIFY/.test(code)) {
     return 'let NODE_EXTRA_CA_CERTS name the file of the certificate that signed it, or use http';

@@ -22,7 +22,7 @@ import { baseUrlVariableOf } from './environment.ts';
 
 export interface Practice extends Administration {
   readonly client: UpstreamClient;
-  readonly config: Pick<Config, 'timeouts' | 'proxyVariables'>;
+  readonly config: Pick<Config, 'timeouts' | 'proxyVariables' | 'providerKeyEnv'>;
 }
 
 /** Loads no model and spends no token. The catalog stays as it is. */

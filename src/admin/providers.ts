@@ -1,5 +1,6 @@
 /** Administration of the providers: list, add, set, remove, check, sync. Written once for the CLI and the HTTP API. */
 import { z } from 'zod';
+import { mayHoldProviderKey } from '../config.ts';
 import type { CatalogProvider } from '../gateway/catalog.ts';
 import type { Refreshed } from '../gateway/discovery.ts';
 import { deleteOrphans, listModels } from '../store/models.ts';
@@ -96,10 +97,22 @@ export async function listProviders(administration: Administration): Promise<Pro
   return rows.map((row) => present(administration, row));
 }
 
+/** @throws AdminError (INVALID_PARAMS) where PROVIDER_KEY_ENV does not let a provider have its key from there */
+function requireKeyVariable(name: string | null | undefined, { config }: Administration): void {
+  if (name === null || name === undefined || mayHoldProviderKey(name, config.providerKeyEnv)) return;
+  const patterns = config.providerKeyEnv.join(', ');
+  throw new AdminError(
+    'INVALID_PARAMS',
+    `${name} does not match PROVIDER_KEY_ENV (${patterns}), which says which variables may hold a key`,
+    'api_key_env',
+  );
+}
+
 /** @throws AdminError */
 export async function addProvider(administration: Administration, input: unknown): Promise<ProviderView> {
   const { db, catalog, providerKinds } = administration;
   const { enabled, ...fields } = parseInput(newProvider, input);
+  requireKeyVariable(fields.api_key_env, administration);
   const kind = providerKinds.get(fields.kind);
   if (kind === undefined) {
     const known = [...providerKinds.keys()].join(', ');
@@ -129,6 +142,7 @@ export async function setProvider(
 ): Promise<ProviderView> {
   const { db, catalog, providerKinds } = administration;
   const { enabled, base_url, ...fields } = parseInput(providerSettings, input);
+  requireKeyVariable(fields.api_key_env, administration);
   const row = await db.transaction().execute(async (transaction) => {
     const before = await requireProvider(transaction, reference);
     requireVersion(before, version);
@@ -233,11 +247,16 @@ function askProviders(
   );
 }
 
+function wayToKey({ apiKeyEnv, apiKeyEnvRefused }: CatalogProvider): string {
+  if (apiKeyEnvRefused) return `PROVIDER_KEY_ENV does not let it be read from ${apiKeyEnv}`;
+  return `set ${apiKeyEnv ?? 'api_key_env and the variable that it names'}`;
+}
+
 function report(provider: CatalogProvider, refreshed: Refreshed | undefined): ProviderReport {
   const { id, key } = provider;
   const nothing = { apis: [], models: 0, loaded: 0, added: [], joined: [], vanished: [], returned: [] };
   if (refreshed === undefined) {
-    const error = `its key is missing; set ${provider.apiKeyEnv ?? 'api_key_env and the variable that it names'}`;
+    const error = `its key is missing; ${wayToKey(provider)}`;
     return { id, key, result: 'no-key', error, ...nothing };
   }
   const { state, added, joined, vanished, returned } = refreshed;

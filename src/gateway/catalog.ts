@@ -1,7 +1,7 @@
 /** The catalog in memory: which model is which, and where it can be called. Knows the store's rows, no provider's wire. */
 import type { Logger } from 'pino';
 import type { ProviderKind } from '../chat/adapter.ts';
-import type { Config, Timeouts } from '../config.ts';
+import { type Config, mayHoldProviderKey, type Timeouts } from '../config.ts';
 import { type CatalogRows, readCatalog, readCatalogVersion } from '../store/catalog.ts';
 import type { Database, ModelRow, ProviderRow, RouteRow } from '../store/schema.ts';
 
@@ -32,7 +32,9 @@ export interface CatalogProvider {
   readonly apiKey: string | undefined;
   /** The environment variable that holds its key. */
   readonly apiKeyEnv: string | undefined;
-  /** Its kind needs a key and none is set: its models are not listed, and calls are a 401 that names it. */
+  /** PROVIDER_KEY_ENV does not let it have that variable. */
+  readonly apiKeyEnvRefused: boolean;
+  /** Its kind needs a key and none is set, or it may not have its variable: its models are not listed, and calls are a 401 that names it. */
   readonly missingCredential: boolean;
   readonly enabled: boolean;
   /** 0 = unlimited; undefined = what the kind says. */
@@ -66,7 +68,7 @@ export interface CatalogModel {
 export interface CatalogDependencies {
   readonly db: Database;
   readonly providerKinds: ReadonlyMap<string, ProviderKind>;
-  readonly config: Pick<Config, 'secret'>;
+  readonly config: Pick<Config, 'secret' | 'providerKeyEnv'>;
   readonly logger: Logger;
 }
 
@@ -212,7 +214,12 @@ function buildSnapshot(
   return { version: rows.version, providers: [...providers.values()], models, available };
 }
 
-function toProvider(row: ProviderRow, kind: ProviderKind, config: Pick<Config, 'secret'>): CatalogProvider {
+function toProvider(
+  row: ProviderRow,
+  kind: ProviderKind,
+  config: CatalogDependencies['config'],
+): CatalogProvider {
+  const refused = row.api_key_env !== null && !mayHoldProviderKey(row.api_key_env, config.providerKeyEnv);
   const apiKey = row.api_key_env === null ? undefined : config.secret(row.api_key_env)?.reveal();
   return {
     id: row.id,
@@ -222,7 +229,8 @@ function toProvider(row: ProviderRow, kind: ProviderKind, config: Pick<Config, '
     baseUrl: row.base_url,
     apiKey,
     apiKeyEnv: row.api_key_env ?? undefined,
-    missingCredential: kind.credential === 'required' && apiKey === undefined,
+    apiKeyEnvRefused: refused,
+    missingCredential: refused || (kind.credential === 'required' && apiKey === undefined),
     enabled: row.enabled === 1,
     maxConcurrency: row.max_concurrency ?? undefined,
     maxQueue: row.max_queue ?? defaultMaxQueue,

@@ -3,6 +3,7 @@ import { Socket } from 'node:net';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
 import type { UpstreamAnswer, UpstreamCall } from '../chat/adapter.ts';
 import { atEndOfTurn, endOfTurn } from '../turn.ts';
+import { ForbiddenAddressError, isForbiddenAddress, lookupAllowed } from './addresses.ts';
 import { TransportError } from './errors.ts';
 
 /**
@@ -312,6 +313,7 @@ const readBuffer = Buffer.allocUnsafeSlow(65_536);
 
 const connect = buildConnector({
   timeout: 60_000,
+  lookup: lookupAllowed,
   // Else Node allocates as much for each read, to give nearly all of it back.
   onread: {
     buffer: readBuffer,
@@ -379,7 +381,12 @@ function cutShort(this: Socket): void {
   if (parser !== undefined) parser.shouldKeepAlive = true;
 }
 
-const connectAndJoin: buildConnector.connector = (options, callback) =>
+const connectAndJoin: buildConnector.connector = (options, callback) => {
+  // An address is never looked up.
+  if (isForbiddenAddress(options.hostname)) {
+    process.nextTick(callback, new ForbiddenAddressError(), null);
+    return;
+  }
   connect(options, (...connected: Parameters<buildConnector.Callback>) => {
     const [, socket] = connected;
     if (socket instanceof Socket) {
@@ -390,6 +397,7 @@ const connectAndJoin: buildConnector.connector = (options, callback) =>
     }
     callback(...connected);
   });
+};
 
 /** Owns the connections to all upstreams. One for the process; `close()` at its end. */
 export class UpstreamClient {

@@ -6,6 +6,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { openStore } from '../../src/store/database.ts';
+import { insertProvider } from '../../src/store/providers.ts';
 import { loadSqlite } from '../../src/store/sqlite.ts';
 import { startLmStudio } from '../simulators/lmstudio.ts';
 import { jsonOf } from './gateway.ts';
@@ -184,5 +186,26 @@ describe('a start', () => {
     const server = start({ LOG_LEVEL: 'info' });
     const listening = JSON.parse(await server.line((line) => line.includes('listening on')));
     expect(listening.database).toBe('./from-env.db');
+  });
+});
+
+it('names a provider whose key PROVIDER_KEY_ENV keeps from it, with the setting', async () => {
+  const file = path.join(directory, 'gateway.db');
+  const store = await openStore(file);
+  await insertProvider(store.db, {
+    key: 'studio',
+    kind: 'lmstudio',
+    base_url: 'http://127.0.0.1:9',
+    api_key_env: 'AWS_SECRET_ACCESS_KEY',
+    origin: 'admin',
+  });
+  await store.close();
+  const { line } = start({
+    DATABASE_URL: `sqlite:${file}`,
+    AWS_SECRET_ACCESS_KEY: 'a-secret-of-the-process',
+  });
+  const told = await line((one) => one.includes('listening on'));
+  expect(JSON.parse(told)).toMatchObject({
+    providers: { studio: 'no key, PROVIDER_KEY_ENV does not name AWS_SECRET_ACCESS_KEY' },
   });
 });

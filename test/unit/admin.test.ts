@@ -14,6 +14,7 @@ import {
 import { addRoute, listRoutes, removeRoute, setRoute } from '../../src/admin/routes.ts';
 import { loadConfig } from '../../src/config.ts';
 import { readCatalogVersion } from '../../src/store/catalog.ts';
+import { updateProvider } from '../../src/store/providers.ts';
 import { simulator, workspace } from './workspace.ts';
 
 const nowhere = 'http://127.0.0.1:9';
@@ -23,7 +24,7 @@ async function administration(environment: Record<string, string> = {}): Promise
   const { db } = space.store;
   await syncEnvironmentProviders(db, providerKinds, space.config);
   await space.catalog.load();
-  return { db, providerKinds, catalog: space.catalog, discovery: space.discover() };
+  return { db, providerKinds, catalog: space.catalog, discovery: space.discover(), config: space.config };
 }
 
 async function expectRefusal(
@@ -79,11 +80,11 @@ describe('providers of the environment', () => {
 
 describe('providers', () => {
   it('are added with their address in the form that paths are appended to', async () => {
-    const admin = await administration({ SOME_KEY: 'secret' });
+    const admin = await administration({ SOME_API_KEY: 'secret' });
     const added = await addProvider(admin, {
       ...studio,
       base_url: `${nowhere}/v1/`,
-      api_key_env: 'SOME_KEY',
+      api_key_env: 'SOME_API_KEY',
     });
     expect(added).toMatchObject({ base_url: nowhere, enabled: true, origin: 'admin', api_key: 'set' });
     expect(JSON.stringify(added)).not.toContain('secret');
@@ -101,7 +102,23 @@ describe('providers', () => {
     [{ base_url: 'http://2852039166/' }, /^base_url: .*metadata/],
     [{ base_url: 'http://[::ffff:169.254.169.254]' }, /^base_url: .*metadata/],
     [{ base_url: 'http://[fe80::1]' }, /^base_url: .*link-local/],
+    [{ base_url: 'http://[::ffff:0:169.254.169.254]' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://[64:ff9b::169.254.169.254]' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://[64:ff9b:1::a9fe:a9fe]' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://[64:ff9b:1:a9fe:a9:fe00::]' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://[64:ff9b::100.100.100.200]' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://[2002:a9fe:a9fe::1]' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://[2001:0:1:2:3:4:5601:5601]' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://[fd12::5efe:169.254.169.254]' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://[::169.254.169.254]' }, /^base_url: .*metadata/],
     [{ base_url: 'http://metadata.google.internal./' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://metadata.google.internal' }, /^base_url: .*metadata/],
+    [{ base_url: 'http://METADATA.goog..' }, /^base_url: .*metadata/],
+    [
+      { api_key_env: 'AWS_SECRET_ACCESS_KEY' },
+      /^api_key_env: AWS_SECRET_ACCESS_KEY does not match PROVIDER_KEY_ENV/,
+    ],
+    [{ api_key_env: 'OPENAI_API_KEY_2' }, /^api_key_env: OPENAI_API_KEY_2 does not match PROVIDER_KEY_ENV/],
     [{ api_key_env: 'ADMIN_API_KEY' }, /^api_key_env: must not be ADMIN_API_KEY/],
     [{ api_key_env: 'sk-123' }, /^api_key_env: must be the name/],
     [{ max_queue: -1 }, /^max_queue: /],
@@ -110,6 +127,49 @@ describe('providers', () => {
   ])('are refused with %j', async (wrong, message) => {
     const admin = await administration();
     await expectRefusal(addProvider(admin, { ...studio, ...wrong }), 'INVALID_PARAMS', message);
+  });
+
+  it('may have any other address, also one that carries IPv4', async () => {
+    const admin = await administration();
+    for (const base_url of [
+      'http://[64:ff9b::10.0.0.5]:1234',
+      'http://[::ffff:10.0.0.5]',
+      'http://[fd00::1]',
+    ]) {
+      expect(await addProvider(admin, { ...studio, key: `at-${base_url.length}`, base_url })).toBeDefined();
+    }
+  });
+
+  it('may have their key only where PROVIDER_KEY_ENV says so, also when they are changed', async () => {
+    const admin = await administration({
+      PROVIDER_KEY_ENV: 'STUDIO_*,ADMIN_API_KEY',
+      STUDIO_TOKEN: 'secret',
+    });
+    expect(await addProvider(admin, { ...studio, api_key_env: 'STUDIO_TOKEN' })).toMatchObject({
+      api_key: 'set',
+    });
+    for (const name of ['OPENAI_API_KEY', 'MY_STUDIO_TOKEN', 'PATH', 'ADMIN_API_KEY']) {
+      await expectRefusal(
+        setProvider(admin, 'studio', { api_key_env: name }),
+        'INVALID_PARAMS',
+        new RegExp(`^api_key_env: .*${name}`),
+      );
+    }
+    await setProvider(admin, 'studio', { api_key_env: 'DASHSCOPE_API_KEY' });
+  });
+
+  it('of which the database names another variable have none, and are not called', async () => {
+    const admin = await administration({ AWS_SECRET_ACCESS_KEY: 'secret' });
+    const { id } = await addProvider(admin, studio);
+    await updateProvider(admin.db, id, { api_key_env: 'AWS_SECRET_ACCESS_KEY' });
+    await admin.catalog.load();
+    const provider = admin.catalog.providers().find((one) => one.id === id);
+    expect(provider).toMatchObject({ apiKey: undefined, missingCredential: true });
+    const [report] = await checkProviders(admin, 'studio');
+    expect(report).toMatchObject({
+      result: 'no-key',
+      error: expect.stringMatching(/PROVIDER_KEY_ENV.*AWS_SECRET_ACCESS_KEY/),
+    });
   });
 
   it('are refused where the key is taken', async () => {

@@ -46,6 +46,7 @@ describe('with nothing set', () => {
       heartbeatMs: 15_000,
       queueTimeoutMs: 60_000,
       bodyLimitBytes: 20_971_520,
+      providerKeyEnv: ['*_API_KEY'],
       shutdownGraceMs: 30_000,
       usageRetentionDays: 90,
       otlpEndpoint: undefined,
@@ -129,6 +130,7 @@ describe('each variable', () => {
     ['HEARTBEAT_MS', '1000', 'heartbeatMs', 1000],
     ['QUEUE_TIMEOUT_MS', '10', 'queueTimeoutMs', 10],
     ['BODY_LIMIT_BYTES', '1024', 'bodyLimitBytes', 1024],
+    ['PROVIDER_KEY_ENV', 'A_*, B_TOKEN', 'providerKeyEnv', ['A_*', 'B_TOKEN']],
     ['SHUTDOWN_GRACE_MS', '0', 'shutdownGraceMs', 0],
     ['USAGE_RETENTION_DAYS', '7', 'usageRetentionDays', 7],
     ['OTEL_EXPORTER_OTLP_ENDPOINT', 'http://collector:4318', 'otlpEndpoint', 'http://collector:4318'],
@@ -165,6 +167,7 @@ describe('each variable', () => {
     ['TRUST_PROXY', 'proxy.example'],
     ['TRUST_PROXY', '10.0.0.0/33'],
     ['TRUST_PROXY', '10.0.0.1,,'],
+    ['PROVIDER_KEY_ENV', '*_API_KEY, sk-123'],
     ['CORS_ORIGINS', 'app.example'],
     ['CORS_ORIGINS', 'https://app.example/page'],
     ['CORS_ORIGINS', 'localhost:3000'],
@@ -305,14 +308,24 @@ describe('secrets', () => {
     expect(new Secret(value).reveal()).toBe(value);
   });
 
-  it('are found under the name that a provider gives, whatever that is', () => {
-    const config = loadConfig({ MY_PROVIDER_KEY: ` ${value}\n` });
+  it('are found under the name that a provider gives, if PROVIDER_KEY_ENV has it', () => {
+    const config = loadConfig({
+      MY_PROVIDER_KEY: ` ${value}\n`,
+      ADMIN_API_KEY: value,
+      LMSTUDIO_API_KEY: value,
+      PROVIDER_KEY_ENV: '*_KEY',
+    });
     expect(config.secret('MY_PROVIDER_KEY')?.reveal()).toBe(value);
+    expect(
+      loadConfig({ PROVIDER_KEY_ENV: 'X', LMSTUDIO_API_KEY: value }).secret('LMSTUDIO_API_KEY')?.reveal(),
+    ).toBe(value);
+    expect(loadConfig({ MY_PROVIDER_KEY: value }).secret('MY_PROVIDER_KEY')).toBeUndefined();
+    expect(config.secret('ADMIN_API_KEY')).toBeUndefined();
     expect(config.secret('ANOTHER_KEY')).toBeUndefined();
   });
 
   it('that are blank count as not set', () => {
-    expect(loadConfig({ MY_PROVIDER_KEY: '  ' }).secret('MY_PROVIDER_KEY')).toBeUndefined();
+    expect(loadConfig({ MY_API_KEY: '  ' }).secret('MY_API_KEY')).toBeUndefined();
   });
 
   it('of an administrator need 24 characters', () => {

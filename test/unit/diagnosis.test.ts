@@ -26,6 +26,7 @@ function provider(changes: Partial<CatalogProvider> = {}, kindName = 'lmstudio')
     baseUrl: 'http://192.168.1.20:1234',
     apiKey: undefined,
     apiKeyEnv: 'STUDIO_KEY',
+    apiKeyEnvRefused: false,
     missingCredential: false,
     enabled: true,
     maxConcurrency: undefined,
@@ -133,6 +134,14 @@ describe('a key', () => {
         action: expect.stringContaining('set DASHSCOPE_API_KEY'),
       },
     ]);
+  });
+
+  it('that PROVIDER_KEY_ENV keeps from its variable is a problem that names both', () => {
+    const without = provider({ missingCredential: true, apiKeyEnvRefused: true });
+    const [finding] = judgeProvider(facts({ provider: without, listed: undefined }));
+    expect(finding).toMatchObject({ id: 'studio.auth', severity: 'problem' });
+    expect(finding?.message).toMatch(/STUDIO_KEY.*PROVIDER_KEY_ENV/);
+    expect(finding?.action).toMatch(/add STUDIO_KEY to PROVIDER_KEY_ENV/);
   });
 
   it('that is missing and has no variable yet gets one by a command', () => {

@@ -103,12 +103,12 @@ describe('discovery', () => {
 
   it('sends the key that the provider names, and says so when it is refused', async () => {
     const studio = await simulator({ models: [llama], token: 'a-token-for-tests' });
-    const space = await workspace({ STUDIO_TOKEN: 'a-token-for-tests' });
+    const space = await workspace({ STUDIO_API_KEY: 'a-token-for-tests' });
     const { id } = await space.addProvider('studio', studio.url);
     const discovery = space.discover(never);
     await discovery.start();
     expect(discovery.state('studio').lastError).toContain('401');
-    await updateProvider(space.store.db, id, { api_key_env: 'STUDIO_TOKEN' });
+    await updateProvider(space.store.db, id, { api_key_env: 'STUDIO_API_KEY' });
     await space.catalog.load();
     await discovery.refresh();
     expect(discovery.state('studio').reachability).toBe('up');

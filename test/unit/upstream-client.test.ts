@@ -1,4 +1,5 @@
 /** Bytes to and from upstreams, over plain sockets and TLS: every connection shares one buffer for what is read. */
+import dns from 'node:dns';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
@@ -171,5 +172,40 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
       });
       await expect(ended).rejects.toMatchObject({ kind: 'cut' });
     });
+  });
+});
+
+describe('an address that is no model server’s', () => {
+  const call = { method: 'GET', path: '/', headers: {}, stream: false } as const;
+  const failureOf = async (url: string): Promise<unknown> => {
+    const client = new UpstreamClient();
+    onTestFinished(() => client.close());
+    return client.open(url, call, 2000).head.catch((error: unknown) => error);
+  };
+  const linkLocal = { kind: 'connect', sent: false, message: 'connect (ELINKLOCAL)' };
+
+  it.each(['http://169.254.169.254', 'http://[fe80::1]', 'http://[64:ff9b::a9fe:a9fe]'])(
+    'is never connected to: %s',
+    async (url) => {
+      expect(await failureOf(url)).toMatchObject(linkLocal);
+    },
+  );
+
+  it.each([
+    [[{ address: '169.254.169.254', family: 4 }]],
+    [
+      [
+        { address: '127.0.0.1', family: 4 },
+        { address: '::ffff:169.254.169.254', family: 6 },
+      ],
+    ],
+    [[{ address: 'fe80::1%eth0', family: 6 }]],
+  ])('is not connected to under a name that leads to %j', async (addresses) => {
+    const lookup = vi.spyOn(dns, 'lookup').mockImplementation(((...given: unknown[]) => {
+      const [, , callback] = given;
+      if (typeof callback === 'function') callback(null, addresses);
+    }) as typeof dns.lookup);
+    onTestFinished(() => lookup.mockRestore());
+    expect(await failureOf('http://models.example:1234')).toMatchObject(linkLocal);
   });
 });
