@@ -39,6 +39,8 @@ export interface AttemptProgress {
   committed: boolean;
   /** The HTTP status of the upstream's answer, once it came. */
   status: number | undefined;
+  /** The upstream asked not to be asked again: it has tried for itself, or the call goes round in a circle. */
+  final: boolean;
 }
 
 /** A finished stream may still owe its usage; it is waited for this long. Milliseconds. */
@@ -94,7 +96,7 @@ export function runAttempt(
 }
 
 function open({ client, call, baseUrl, timeouts }: Attempt, upstreamCall: UpstreamCall): Exchange {
-  const exchange = client.open(baseUrl, upstreamCall, timeouts.connectMs);
+  const exchange = client.open(baseUrl, upstreamCall, timeouts.connectMs, call.hops);
   call.running = exchange;
   return exchange;
 }
@@ -139,16 +141,20 @@ async function readWhole(
   }
 }
 
+export const isFinal = ({ status, headers }: ResponseHead): boolean =>
+  status === 502 && headers['x-should-retry'] === 'false';
+
 const bodyOf = (exchange: Exchange, head: ResponseHead): Promise<string> =>
   isSuccess(head.status) ? exchange.text() : exchange.errorText();
 
 /** A body that is one JSON document, whatever it says. @throws GatewayError for all but an answer */
 function decodeWhole(
-  { adapter, target }: Attempt,
+  { adapter, target, progress }: Attempt,
   request: GenerationRequest,
   head: ResponseHead,
   body: string,
 ): ChatResult {
+  progress.final = isFinal(head);
   if (!isSuccess(head.status)) throw adapter.decodeError({ ...head, body }, target);
   let json: unknown;
   try {

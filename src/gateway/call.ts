@@ -100,6 +100,8 @@ export class Call {
   tries: readonly Try[] = [];
   /** What every upstream request of this call carries beside the adapter's own headers. */
   upstreamHeaders: Readonly<Record<string, string>> | undefined;
+  /** Gateways on the way of its upstream requests, this one included. */
+  hops = 1;
   queuedMs = 0;
   firstTokenMs: number | undefined;
   usage: Usage | null = null;

@@ -9,6 +9,7 @@ import type { Slot } from './admission.ts';
 import {
   type AttemptProgress,
   asGatewayError,
+  isFinal,
   isSuccess,
   remainingMs,
   totalTimeout,
@@ -127,10 +128,12 @@ async function embedBatch(
       connectTimeoutMs: timeouts.connectMs,
       totalTimeoutMs: remainingMs({ timeouts, call }),
       signal,
+      hops: call.hops,
     });
     progress.sent = true;
     progress.heard = true;
     progress.status = answer.status;
+    progress.final ||= isFinal(answer);
     if (!isSuccess(answer.status)) throw adapter.decodeError(answer, target);
     const result = adapter.decodeEmbeddings(parseBody(answer.body), target);
     if (result.embeddings.length === input.length) return result;

@@ -225,7 +225,13 @@ export class Engine {
         const places = this.#inOrder(preferFresh(left, failed));
         const admitted = this.#takePlace(places) ?? (await this.#waitForPlace(places, call, work.onPosition));
         const candidate = admitted.place;
-        const progress: AttemptProgress = { sent: false, heard: false, committed: false, status: undefined };
+        const progress: AttemptProgress = {
+          sent: false,
+          heard: false,
+          committed: false,
+          status: undefined,
+          final: false,
+        };
         const tried = this.#startTry(candidate, call);
         let outcome: Outcome<Result>;
         try {
@@ -244,7 +250,11 @@ export class Engine {
         const unsafe =
           (work.live && progress.committed) || (progress.sent && !work.repeatable && mayHaveActed(error));
         const streamOnly = this.#learnStreamOnly(error, candidate);
-        const verdict: Verdict = unsafe ? 'stop' : streamOnly ? 'again' : judge(error, served500);
+        const verdict: Verdict = unsafe
+          ? 'stop'
+          : streamOnly
+            ? 'again'
+            : judge(error, served500, progress.final);
         served500 ||= error instanceof GatewayError && error.upstreamStatus === 500;
         left = remaining(left, candidate, verdict);
         // Learning how a model must be asked is not a retry.

@@ -25,9 +25,10 @@ const longestBackoffMs = 8000;
 
 /**
  * What a failure means for the tries that are left. What speaks of the request is the answer; what speaks of the provider goes
- * elsewhere, and where it may pass, here again. `served500`: this call met a 500 before, and that is retried once.
+ * elsewhere, and where it may pass, here again. `served500`: this call met a 500 before, and that is retried once. `final`: the
+ * upstream asked not to be asked again.
  */
-export function judge(error: unknown, served500: boolean): Verdict {
+export function judge(error: unknown, served500: boolean, final: boolean): Verdict {
   if (!(error instanceof GatewayError)) return 'stop';
   const { code, reason, upstreamStatus, retryable } = error;
   if (reason === 'context_length') return 'roomier';
@@ -40,7 +41,7 @@ export function judge(error: unknown, served500: boolean): Verdict {
     return code === 'TIMEOUT' ? 'elsewhere' : 'again';
   }
   if (upstreamStatus === undefined || !retriedStatuses.has(upstreamStatus)) return 'elsewhere';
-  return upstreamStatus === 500 && served500 ? 'elsewhere' : 'again';
+  return final || (upstreamStatus === 500 && served500) ? 'elsewhere' : 'again';
 }
 
 /** Whether the upstream may have acted on a request that failed so, once it was sent. */

@@ -35,6 +35,9 @@ const largestTurn = 64 * 1024;
 /** Largest body that is read as a whole: 64 MiB. Embeddings of a large batch are the longest known. */
 const largestText = 64 * 1024 * 1024;
 
+/** How many gateways a request has come through, ours included, so that those that ask each other in a circle notice it. */
+const hopsHeader = 'x-gateway-hops';
+
 const headerValue = (value: string | string[] | undefined): string =>
   (Array.isArray(value) ? value[0] : value) ?? '';
 
@@ -413,8 +416,11 @@ export class UpstreamClient {
     connect: connectAndJoin,
   });
 
-  /** Sends a call. Failures, the connect limit included, reject the exchange's `head`. 0 switches the limit off. */
-  open(baseUrl: string, call: UpstreamCall, connectTimeoutMs: number): Exchange {
+  /**
+   * Sends a call. Failures, the connect limit included, reject the exchange's `head`. 0 switches the limit off.
+   * @param hops gateways on its way, this one included
+   */
+  open(baseUrl: string, call: UpstreamCall, connectTimeoutMs: number, hops = 1): Exchange {
     const exchange = new Exchange();
     const origin = originOf(baseUrl);
     try {
@@ -423,7 +429,7 @@ export class UpstreamClient {
           origin: origin.origin,
           path: origin.prefix + call.path,
           method: call.method,
-          headers: call.headers,
+          headers: { ...call.headers, [hopsHeader]: String(hops) },
           body: call.body ?? null,
         },
         exchange,
@@ -448,9 +454,11 @@ export class UpstreamClient {
       readonly totalTimeoutMs: number;
       readonly signal?: AbortSignal;
       readonly maxBytes?: number;
+      /** See `open`. */
+      readonly hops?: number;
     },
   ): Promise<ResponseHead & UpstreamAnswer> {
-    const exchange = this.open(baseUrl, call, options.connectTimeoutMs);
+    const exchange = this.open(baseUrl, call, options.connectTimeoutMs, options.hops);
     let timedOut = false;
     const timer =
       options.totalTimeoutMs > 0

@@ -1,6 +1,7 @@
 /** Gives every inference request its Call, and ends it once, whatever becomes of the response. */
 import type { ServerResponse } from 'node:http';
 import type { FastifyInstance } from 'fastify';
+import { GatewayError } from '../../chat/errors.ts';
 import { Call, type Endpoint } from '../../gateway/call.ts';
 import type { EndedCall, Observer } from '../../gateway/observer.ts';
 import { atEndOfTurn } from '../../turn.ts';
@@ -66,6 +67,12 @@ class Roster implements Iterable<Call> {
 /** What nginx logs for a client that left before it was answered; no such status is ever sent. */
 const clientClosedRequest = 499;
 
+/** Gateways that a request may have come through. One that comes from further asks itself, and each round would multiply the call. */
+const mostHops = 3;
+
+const hopsIn = (header: string | string[] | undefined): number =>
+  typeof header === 'string' && /^\d+$/.test(header) ? Number(header) : 0;
+
 export function registerCalls(
   app: FastifyInstance,
   observer: Pick<Observer, 'callStarted' | 'callsEnded'>,
@@ -97,14 +104,20 @@ export function registerCalls(
 
   app.decorateRequest('call', undefined);
   app.addHook('onRequest', (request, reply, done) => {
+    const hops = hopsIn(request.headers['x-gateway-hops']);
     const endpoint = request.route?.endpoint;
     if (endpoint !== undefined && request.caller !== undefined) {
       const call = new Call(request.id, request.caller, endpoint);
+      call.hops = hops + 1;
       request.call = call;
       live.add(call);
       observer.callStarted(call, request.headers);
       reply.raw[callOfResponse] = call;
       reply.raw[onClose] = end;
+    }
+    if (hops > mostHops && request.route?.access !== 'open') {
+      reply.header('x-should-retry', 'false');
+      throw new GatewayError('UPSTREAM_ERROR', { message: '请求循环', retryable: false });
     }
     done();
   });
