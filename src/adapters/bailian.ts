@@ -205,6 +205,7 @@ function chat(request: ChatRequest, target: Target) {
     ...thinking,
     stream,
     ...(stream ? { stream_options: { include_usage: true } } : {}),
+    ...request.extra,
   };
   return jsonCall('/chat/completions', body, target.apiKey, stream);
 }

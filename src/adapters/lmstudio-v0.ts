@@ -82,7 +82,7 @@ const streaming = (stream: boolean): object =>
   stream ? { stream, stream_options: { include_usage: true } } : { stream };
 
 function chat(request: ChatRequest, target: Target) {
-  const { parameters, stream } = request;
+  const { parameters, stream, extra } = request;
   const { response_format } = parameters;
   const body = {
     model: target.model,
@@ -92,17 +92,19 @@ function chat(request: ChatRequest, target: Target) {
     ...toolsByRequired(parameters),
     ...(response_format === undefined ? {} : { response_format: answerFormat(response_format) }),
     ...streaming(stream),
+    ...extra,
   };
   return jsonCall('/api/v0/chat/completions', body, target.apiKey, stream);
 }
 
 function completion(request: CompletionRequest, target: Target) {
-  const { parameters, prompt, stream } = request;
+  const { parameters, prompt, stream, extra } = request;
   const body = {
     model: target.model,
     prompt,
     ...pick(parameters, samplingNames),
     ...streaming(stream),
+    ...extra,
   };
   return jsonCall('/api/v0/completions', body, target.apiKey, stream);
 }

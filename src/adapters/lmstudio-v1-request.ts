@@ -56,6 +56,10 @@ export function refuse(request: GenerationRequest, target: Target): GatewayError
     return unsupported(target, 'temperature', '大于 1 的值 (v1 接口)');
   }
   const settings = target.info?.reasoningOptions;
+  // A model without the setting is a 400: where the list does not tell, a wish is not worth that.
+  if (settings === undefined && parameters.reasoning !== undefined && request.wishes?.has('reasoning')) {
+    return unsupported(target, 'reasoning');
+  }
   if (
     parameters.reasoning !== undefined &&
     settings !== undefined &&
@@ -91,7 +95,7 @@ const wireIntegration = (integration: Integration): unknown =>
   typeof integration === 'string' ? integration : present(integration);
 
 export function chat(request: ChatRequest, target: Target) {
-  const { messages, parameters, stream } = request;
+  const { messages, parameters, stream, extra } = request;
   const { integrations, max_tokens, previous_response_id, store } = parameters;
   const system = messages
     .filter((message) => message.role === 'system')
@@ -99,6 +103,8 @@ export function chat(request: ChatRequest, target: Target) {
   // With previous_response_id the stored chat has it, and sending both is a 500 on several models (bug tracker 2219).
   const sendSystem = system.length > 0 && previous_response_id === undefined;
   const body = {
+    // First: what the call is about must not change.
+    ...extra,
     model: target.model,
     input: inputItems(messages),
     ...(sendSystem ? { system_prompt: system.join('\n\n') } : {}),

@@ -176,7 +176,12 @@ const embeddings: EmbeddingAdapter = {
     request.dimensions === undefined ? undefined : unsupported(target, 'dimensions'),
   batchLimit: () => Number.POSITIVE_INFINITY,
   embed: (request, target) =>
-    jsonCall('/api/v0/embeddings', { model: target.model, input: request.input }, target.apiKey, false),
+    jsonCall(
+      '/api/v0/embeddings',
+      { ...request.extra, model: target.model, input: request.input },
+      target.apiKey,
+      false,
+    ),
   decodeEmbeddings: (body, target) => decodeEmbeddingList(body, { target }),
   decodeError: (answer, target) => answerFailure(answer, { target }),
 };

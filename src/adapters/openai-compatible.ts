@@ -13,6 +13,7 @@ import type {
   Target,
 } from '../chat/adapter.ts';
 import type { GatewayError } from '../chat/errors.ts';
+import { passes } from '../chat/passthrough.ts';
 import type {
   ChatRequest,
   CompletionRequest,
@@ -39,7 +40,7 @@ import { answerFailure, type Verdict, type WireError } from './wire-errors.ts';
  * Sent under the name that the unified API has for them. OpenAI itself has no `top_k` and `min_p`, but nearly every
  * local server does, under these names: they are sent, and a server that lacks them answers with a 400 that says so.
  * `repeat_penalty` is not: llama.cpp calls it that, vLLM `repetition_penalty`, and each ignores the other's name
- * without a word.
+ * without a word. A provider whose `passthrough` lists it gets it.
  */
 const samplingNames = [
   'temperature',
@@ -61,14 +62,20 @@ const chatNames = [
   'parallel_tool_calls',
 ] as const satisfies readonly ParameterName[];
 
-const completionParameters: ReadonlySet<string> = new Set(samplingNames);
-const chatParameters: ReadonlySet<string> = new Set([
-  ...chatNames,
-  'tools',
-  'tool_choice',
-  'response_format',
-  'reasoning',
-]);
+const honouredNames: Readonly<Record<GenerationRequest['kind'], ReadonlySet<string>>> = {
+  chat: new Set([...chatNames, 'tools', 'tool_choice', 'response_format', 'reasoning']),
+  completion: new Set(samplingNames),
+};
+const withRepeatPenalty: typeof honouredNames = {
+  chat: new Set([...honouredNames.chat, 'repeat_penalty']),
+  completion: new Set([...honouredNames.completion, 'repeat_penalty']),
+};
+
+const sentOfChat = [...chatNames, 'repeat_penalty'] as const;
+const sentOfCompletion = [...samplingNames, 'repeat_penalty'] as const;
+
+/** Whoever runs the server knows whether it has that name. */
+const takesRepeatPenalty = ({ passthrough = [] }: Target): boolean => passes(passthrough, 'repeat_penalty');
 
 /** `reasoning` in OpenAI's words; it has none for "on, as much as you like". */
 const efforts: Readonly<Record<Exclude<Reasoning, 'on'>, string>> = {
@@ -80,8 +87,8 @@ const efforts: Readonly<Record<Exclude<Reasoning, 'on'>, string>> = {
 
 function refuse(request: GenerationRequest, target: Target): GatewayError | undefined {
   const { parameters } = request;
-  const honoured = request.kind === 'chat' ? chatParameters : completionParameters;
-  const refused = refuseOthers(parameters, honoured, target);
+  const honoured = takesRepeatPenalty(target) ? withRepeatPenalty : honouredNames;
+  const refused = refuseOthers(parameters, honoured[request.kind], target);
   if (refused !== undefined) return refused;
   if (parameters.reasoning === 'on') {
     return unsupported(target, 'reasoning', '值 on, 可用 off, low, medium 或 high');
@@ -94,24 +101,31 @@ const streaming = (stream: boolean): object =>
   stream ? { stream, stream_options: { include_usage: true } } : { stream };
 
 function chat(request: ChatRequest, target: Target) {
-  const { parameters, stream } = request;
+  const { parameters, stream, extra } = request;
   const { response_format, reasoning } = parameters;
   const body = {
     model: target.model,
     messages: wireMessages(request.messages, true),
-    ...pick(parameters, chatNames),
+    ...pick(parameters, sentOfChat),
     // OpenAI itself takes names too, but LM Studio refuses them here, llama.cpp and Ollama do not look at them.
     ...toolsByRequired(parameters),
     ...(response_format === undefined ? {} : { response_format: wireResponseFormat(response_format) }),
     ...(reasoning === undefined || reasoning === 'on' ? {} : { reasoning_effort: efforts[reasoning] }),
     ...streaming(stream),
+    ...extra,
   };
   return jsonCall('/chat/completions', body, target.apiKey, stream);
 }
 
 function completion(request: CompletionRequest, target: Target) {
-  const { parameters, prompt, stream } = request;
-  const body = { model: target.model, prompt, ...pick(parameters, samplingNames), ...streaming(stream) };
+  const { parameters, prompt, stream, extra } = request;
+  const body = {
+    model: target.model,
+    prompt,
+    ...pick(parameters, sentOfCompletion),
+    ...streaming(stream),
+    ...extra,
+  };
   return jsonCall('/completions', body, target.apiKey, stream);
 }
 

@@ -158,8 +158,9 @@ export function blindToImage(request: GenerationRequest, target: Target): Gatewa
 }
 
 /** POST /embeddings of every OpenAI wire. Always asks for floats: base64 is the facade's to make, and not every server has it. */
-export function embeddingCall({ input, dimensions }: EmbeddingRequest, target: Target): UpstreamCall {
+export function embeddingCall({ input, dimensions, extra }: EmbeddingRequest, target: Target): UpstreamCall {
   const body = {
+    ...extra,
     model: target.model,
     input,
     ...(dimensions === undefined ? {} : { dimensions }),

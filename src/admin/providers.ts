@@ -1,7 +1,7 @@
 /** Administration of the providers: list, add, set, remove, check, sync. Written once for the CLI and the HTTP API. */
 import { z } from 'zod';
 import { mayHoldProviderKey } from '../config.ts';
-import type { CatalogProvider } from '../gateway/catalog.ts';
+import { type CatalogProvider, readNames } from '../gateway/catalog.ts';
 import type { Refreshed } from '../gateway/discovery.ts';
 import { deleteOrphans, listModels } from '../store/models.ts';
 import {
@@ -25,8 +25,9 @@ import { baseUrlVariableOf } from './environment.ts';
 import { requireProvider } from './references.ts';
 
 /** A provider as administrators see it. */
-export interface ProviderView extends Omit<ProviderRow, 'enabled'> {
+export interface ProviderView extends Omit<ProviderRow, 'enabled' | 'passthrough'> {
   readonly enabled: boolean;
+  readonly passthrough: readonly string[];
   /** Whether the variable that `api_key_env` names is set in this process. */
   readonly api_key: 'set' | 'unset' | 'none';
 }
@@ -73,6 +74,15 @@ export const providerSettings = z
     max_concurrency: z.int().min(0).nullable(),
     max_queue: z.int().min(0).nullable(),
     abort_grace_ms: z.int().min(0).nullable(),
+    passthrough: z
+      .array(z.string().min(1).max(200))
+      .max(200)
+      .nullable()
+      .meta({
+        description:
+          'Request fields that no API of the gateway has and that it gets as they came; * stands for all but those that choose ' +
+          'models, addresses or credentials; null: none',
+      }),
     ...timeoutFields,
   })
   .partial();
@@ -89,7 +99,7 @@ export const newProvider = providerSettings.extend({
 const present = (administration: Administration, row: ProviderRow): ProviderView => {
   const known = administration.catalog.providers().find((provider) => provider.id === row.id);
   const apiKey = row.api_key_env === null ? 'none' : known?.apiKey === undefined ? 'unset' : 'set';
-  return { ...row, enabled: row.enabled === 1, api_key: apiKey };
+  return { ...row, enabled: row.enabled === 1, passthrough: readNames(row.passthrough), api_key: apiKey };
 };
 
 export async function listProviders(administration: Administration): Promise<ProviderView[]> {
@@ -111,7 +121,7 @@ function requireKeyVariable(name: string | null | undefined, { config }: Adminis
 /** @throws AdminError */
 export async function addProvider(administration: Administration, input: unknown): Promise<ProviderView> {
   const { db, catalog, providerKinds } = administration;
-  const { enabled, ...fields } = parseInput(newProvider, input);
+  const { enabled, passthrough, ...fields } = parseInput(newProvider, input);
   requireKeyVariable(fields.api_key_env, administration);
   const kind = providerKinds.get(fields.kind);
   if (kind === undefined) {
@@ -126,6 +136,7 @@ export async function addProvider(administration: Administration, input: unknown
       ...fields,
       base_url: kind.normalizeBaseUrl(fields.base_url),
       enabled: toBit(enabled ?? true),
+      passthrough: JSON.stringify(passthrough ?? []),
       origin: 'admin',
     });
   });
@@ -141,7 +152,7 @@ export async function setProvider(
   version?: number,
 ): Promise<ProviderView> {
   const { db, catalog, providerKinds } = administration;
-  const { enabled, base_url, ...fields } = parseInput(providerSettings, input);
+  const { enabled, base_url, passthrough, ...fields } = parseInput(providerSettings, input);
   requireKeyVariable(fields.api_key_env, administration);
   const row = await db.transaction().execute(async (transaction) => {
     const before = await requireProvider(transaction, reference);
@@ -158,6 +169,7 @@ export async function setProvider(
     const changes = changesAgainst(before, {
       ...fields,
       ...(enabled === undefined ? {} : { enabled: toBit(enabled) }),
+      ...(passthrough === undefined ? {} : { passthrough: JSON.stringify(passthrough ?? []) }),
       ...(base_url === undefined ? {} : { base_url: kind?.normalizeBaseUrl(base_url) ?? base_url }),
     });
     if (Object.keys(changes).length === 0) return before;

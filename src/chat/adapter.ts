@@ -60,6 +60,8 @@ export interface Target {
   readonly api: string;
   /** What the last model list said of this model. */
   readonly info: ModelInfo | undefined;
+  /** The fields beside the gateway's own that go there as they came; see passthrough.ts. */
+  readonly passthrough?: readonly string[];
   /** The upstream refused a plain call of this model before (reason `stream_only`): it has to be streamed. */
   readonly streamOnly?: boolean;
 }

@@ -90,6 +90,10 @@ export class GatewayError extends Error {
 export const invalidParameter = (param: string, why: string): GatewayError =>
   new GatewayError('INVALID_PARAMS', { detail: `${param}: ${why}`, param });
 
+/** For top-level fields that neither this gateway nor the provider has. */
+export const unknownFields = (names: readonly string[]): GatewayError =>
+  new GatewayError('INVALID_PARAMS', { detail: `${names.join(', ')}: 未知字段`, param: names[0] ?? '' });
+
 export const invalidMessage = (where: string, why: string): GatewayError =>
   new GatewayError('INVALID_MESSAGES', { detail: `${where}: ${why}`, param: where });
 

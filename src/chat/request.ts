@@ -3,9 +3,9 @@ import { z } from 'zod';
 import { invalidParameter } from './errors.ts';
 
 /** Deepest nesting of caller-made JSON (tool and answer schemas); deeper input would overflow JSON.stringify later. */
-const deepest = 64;
+export const deepest = 64;
 
-function isShallow(value: unknown): boolean {
+export function isShallow(value: unknown): boolean {
   let level: unknown[] = [value];
   for (let depth = 0; level.length > 0; depth += 1) {
     if (depth > deepest) return false;
@@ -212,6 +212,13 @@ interface RequestBase {
   readonly parameters: Parameters;
   /** Opaque; for the usage log only. */
   readonly user?: string;
+  /** Fields that no API of the gateway has, for providers that are passed them. */
+  readonly extra?: Readonly<Record<string, unknown>>;
+  /**
+   * What a route that cannot honour it goes without, by its name here: a parameter or one of `extra`. The value is the name that the
+   * caller knows it by.
+   */
+  readonly wishes?: ReadonlyMap<string, string>;
 }
 
 export interface ChatRequest extends RequestBase {
@@ -234,6 +241,9 @@ export interface EmbeddingRequest {
   readonly input: readonly string[];
   readonly dimensions?: number;
   readonly user?: string;
+  /** As of a `GenerationRequest`. */
+  readonly extra?: Readonly<Record<string, unknown>>;
+  readonly wishes?: ReadonlyMap<string, string>;
 }
 
 /** What a caller may have written for each parameter: `null` means absent, some values change nothing. */

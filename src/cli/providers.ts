@@ -9,7 +9,7 @@ import {
   removeProvider,
   setProvider,
 } from '../admin/providers.ts';
-import { type Command, fieldsOf, jsonOption, type Option } from './command.ts';
+import { type Arguments, type Command, fieldsOf, jsonOption, type Option } from './command.ts';
 import { print, printJson, printTable, yesNo } from './output.ts';
 import { withSession } from './session.ts';
 
@@ -37,8 +37,22 @@ const settings: Readonly<Record<string, Option>> = {
     clearable: true,
     about: 'how long an aborted call that had no event yet keeps its slot',
   },
+  passthrough: {
+    kind: 'text',
+    value: 'NAMES',
+    clearable: true,
+    about: 'request fields unknown to the gateway that it gets, with commas between; *: nearly all',
+  },
   ...timeoutOptions,
 };
+
+/** The fields of the administration that the options come to. */
+function providerFieldsOf(given: Arguments): Record<string, unknown> {
+  const { passthrough, ...fields } = fieldsOf(given);
+  if (typeof passthrough !== 'string') return passthrough === undefined ? fields : { ...fields, passthrough };
+  const names = passthrough.split(',').map((name) => name.trim());
+  return { ...fields, passthrough: names.filter((name) => name !== '') };
+}
 
 function printProviders(providers: readonly ProviderView[]): void {
   printTable(
@@ -96,7 +110,10 @@ export const providerCommands: readonly Command[] = [
       'A running server begins to ask it for its models within 2 seconds.',
     run: (given) =>
       withSession(async (session) => {
-        const provider = await addProvider(session, { key: given.positionals[0], ...fieldsOf(given) });
+        const provider = await addProvider(session, {
+          key: given.positionals[0],
+          ...providerFieldsOf(given),
+        });
         if (given.options['json'] === true) printJson(provider);
         else print(`added provider ${provider.key} (id ${provider.id}) at ${provider.base_url}`);
         return 0;
@@ -111,7 +128,7 @@ export const providerCommands: readonly Command[] = [
       'The address of a provider that comes from the environment is changed there, e.g. LMSTUDIO_BASE_URL.',
     run: (given) =>
       withSession(async (session) => {
-        const provider = await setProvider(session, given.positionals[0] ?? '', fieldsOf(given));
+        const provider = await setProvider(session, given.positionals[0] ?? '', providerFieldsOf(given));
         if (given.options['json'] === true) printJson(provider);
         else printProviders([provider]);
         return 0;

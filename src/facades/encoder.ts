@@ -7,6 +7,8 @@ export interface AnswerRoute {
   readonly provider: string;
   readonly model: string;
   readonly attempts: number;
+  /** What it went without, by the caller's names. */
+  readonly ignored: readonly string[];
 }
 
 export interface StreamEncoder {

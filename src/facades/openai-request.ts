@@ -8,13 +8,16 @@ import {
   type ChatRequest,
   type CompletionRequest,
   checkToolChoice,
+  type EmbeddingRequest,
   effectiveParameters,
   type GivenParameters,
+  type ParameterName,
   type Parameters,
   parameterFields,
   type Reasoning,
 } from '../chat/request.ts';
-import { embeddingFields, listOfTexts } from './embedding-input.ts';
+import { embeddingFields, listOfTexts, readEmbeddingRequest } from './embedding-input.ts';
+import { asWishes, type ExtraFields, extraReader } from './extra-fields.ts';
 import {
   openaiMessage,
   openaiResponseFormat,
@@ -38,6 +41,21 @@ const onlyOne = z
   .nullish()
   .meta({ description: 'Only 1, which changes nothing.' });
 
+const aboutExtensions = 'As on /api/llm; refused by name where the upstream cannot honour it.';
+const extension = <T extends z.ZodType>(field: T) => field.nullish().meta({ description: aboutExtensions });
+
+/** What the unified API has and OpenAI does not. */
+const extensions = {
+  top_k: extension(parameterFields.top_k),
+  min_p: extension(parameterFields.min_p),
+  repeat_penalty: extension(parameterFields.repeat_penalty),
+  context_length: extension(parameterFields.context_length),
+  integrations: extension(parameterFields.integrations),
+  previous_response_id: extension(parameterFields.previous_response_id),
+  ttl: extension(parameterFields.ttl),
+  draft_model: extension(parameterFields.draft_model),
+} satisfies Partial<Record<ParameterName, z.ZodType>>;
+
 /** The fields that chat and text completions share. */
 const commonFields = {
   model: z.string().min(1).meta({ description: 'The `title` of a model with type 0.' }),
@@ -59,6 +77,7 @@ const commonFields = {
   frequency_penalty: parameterFields.frequency_penalty.nullish(),
   logit_bias: parameterFields.logit_bias.nullish(),
   user: z.string().nullish().meta({ description: 'For the usage log only.' }),
+  ...extensions,
 };
 
 const efforts = {
@@ -73,9 +92,9 @@ const efforts = {
 
 const chatExample = { model: 'qwen-plus', messages: [{ role: 'user', content: '你好' }] };
 
-/** The body of POST /v1/chat/completions. Fields that OpenAI does not have are ignored. */
+/** The body of POST /v1/chat/completions. Fields that it does not name are wishes: for providers that are passed them. */
 export const chatCompletionBody = z
-  .object({
+  .looseObject({
     ...commonFields,
     messages: z.array(openaiMessage).min(1),
     max_completion_tokens: tokenLimit,
@@ -85,9 +104,20 @@ export const chatCompletionBody = z
     tool_choice: openaiToolChoice.nullish(),
     parallel_tool_calls: z.boolean().nullish(),
     response_format: openaiResponseFormat.nullish(),
-    reasoning_effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullish().meta({
-      description: 'As `reasoning` of the unified API: none is off, minimal is low, xhigh and max are high.',
-    }),
+    reasoning_effort: z
+      .enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'])
+      .nullish()
+      .meta({
+        description:
+          'A preference: none is off, minimal is low, xhigh and max are high, and the nearest that the model has is taken. ' +
+          'Where the route cannot have it together with the rest, `x-gateway-ignored` names it.',
+      }),
+    reasoning: z
+      .union([parameterFields.reasoning, z.record(z.string(), z.unknown())], {
+        error: '必须是 off, low, medium, high 或 on',
+      })
+      .nullish()
+      .meta({ description: 'As on /api/llm. An object, as other gateways have it, is a wish.' }),
     modalities: z
       .array(z.string())
       .refine((list) => list.every((modality) => modality === 'text'), { error: '仅支持 text' })
@@ -118,7 +148,7 @@ const promptError = '必须是一个字符串, 不支持多个提示或 token �
 
 /** The body of POST /v1/completions. */
 export const completionBody = z
-  .object({
+  .looseObject({
     ...commonFields,
     prompt: z.union(
       [z.string(), listOfTexts(promptError).refine((list) => list.length === 1, { error: promptError })],
@@ -133,25 +163,21 @@ export const completionBody = z
 
 /** The body of POST /v1/embeddings. */
 export const embeddingBody = z
-  .object({
+  .looseObject({
     ...embeddingFields,
     encoding_format: z.enum(['float', 'base64']).nullish(),
   })
   .meta({ examples: [{ model: 'text-embedding-v4', input: ['一段文字', '另一段文字'] }] });
 
-type CommonBody = Omit<
-  z.output<typeof completionBody>,
-  'prompt' | 'best_of' | 'echo' | 'logprobs' | 'suffix'
->;
+type CommonBody = Pick<z.output<typeof completionBody>, keyof typeof commonFields>;
 
 const isAbsent = (value: unknown): value is null | undefined => value === null || value === undefined;
 
 /** A field of the canonical request to the name under which this caller set it. */
 export type FieldNames = ReadonlyMap<string, string>;
 
-const completionNames: FieldNames = new Map();
-const chatNames: FieldNames = new Map([['reasoning', 'reasoning_effort']]);
-const newChatNames: FieldNames = new Map([...chatNames, ['max_tokens', 'max_completion_tokens']]);
+const sameNames: FieldNames = new Map();
+const newNames: FieldNames = new Map([['max_tokens', 'max_completion_tokens']]);
 
 /** A canonical request, and what the answer needs to know of the caller's own. */
 export interface Incoming<Request> {
@@ -163,6 +189,20 @@ export interface Incoming<Request> {
 function readCommon(body: CommonBody, parameters: Parameters) {
   const common = { model: body.model, stream: body.stream === true, includeProgress: false, parameters };
   return typeof body.user === 'string' ? { ...common, user: body.user } : common;
+}
+
+const extraOfChat = extraReader(chatCompletionBody);
+const extraOfCompletion = extraReader(completionBody);
+const extraOfEmbedding = extraReader(embeddingBody);
+
+const effortAlone: ReadonlyMap<string, string> = new Map([['reasoning', 'reasoning_effort']]);
+
+/** What routes may go without: agents and chat pages send both with everything. */
+function readWishes(extra: ExtraFields | undefined, effort: unknown): Pick<ChatRequest, 'extra' | 'wishes'> {
+  const hasEffort = !isAbsent(effort);
+  if (extra === undefined) return hasEffort ? { wishes: effortAlone } : {};
+  const wishes = asWishes(extra);
+  return { extra, wishes: hasEffort ? new Map([...wishes, ...effortAlone]) : wishes };
 }
 
 const wantsUsage = (body: CommonBody): boolean => body.stream_options?.include_usage === true;
@@ -184,12 +224,30 @@ function tokenLimitOf({ max_tokens, max_completion_tokens }: ChatBody): number |
 
 /** The body with all parameters under the unified API's names, of which it shares most. */
 function givenIn(body: ChatBody): GivenParameters {
-  const { reasoning_effort: effort } = body;
+  const { reasoning_effort: effort, reasoning } = body;
   const max_tokens = tokenLimitOf(body);
-  // `store` is the one name that means something else there. Most bodies are taken as they are: a copy costs a microsecond.
-  if (max_tokens === body.max_tokens && isAbsent(effort) && isAbsent(body.store))
-    return body as ChatBody & { store?: null | undefined };
-  return { ...body, max_tokens, reasoning: isAbsent(effort) ? undefined : efforts[effort], store: undefined };
+  // `store` means something else there. Most bodies are taken as they are: a copy costs a microsecond.
+  if (max_tokens === body.max_tokens && isAbsent(effort) && isAbsent(reasoning) && isAbsent(body.store)) {
+    return body as ChatBody & { store?: null | undefined; reasoning?: null | undefined };
+  }
+  const said = typeof reasoning === 'string' ? reasoning : undefined;
+  if (said !== undefined && !isAbsent(effort)) {
+    throw invalidParameter('reasoning', '不能与 reasoning_effort 同时使用');
+  }
+  return {
+    ...body,
+    max_tokens,
+    reasoning: isAbsent(effort) ? said : efforts[effort],
+    store: undefined,
+  };
+}
+
+/** With another gateway's form of `reasoning`, which is an object. */
+function extraFieldsOf(body: ChatBody): ExtraFields | undefined {
+  const extra = extraOfChat(body);
+  const { reasoning, reasoning_effort: effort } = body;
+  if (typeof reasoning !== 'object' || reasoning === null || !isAbsent(effort)) return extra;
+  return { ...extra, reasoning };
 }
 
 /** @throws GatewayError for combinations that make no sense */
@@ -199,14 +257,21 @@ export function readChatCompletion(body: ChatBody): Incoming<ChatRequest> {
   const common = readCommon(body, effectiveParameters(given));
   checkToolChoice(common.parameters);
   return {
-    request: { kind: 'chat', ...common, messages: body.messages.map(toMessage) },
+    request: {
+      kind: 'chat',
+      ...common,
+      messages: body.messages.map(toMessage),
+      ...readWishes(extraFieldsOf(body), body.reasoning_effort),
+    },
     includeUsage: wantsUsage(body),
-    fieldNames: withoutMinusOne(body.max_completion_tokens) === undefined ? chatNames : newChatNames,
+    fieldNames: withoutMinusOne(body.max_completion_tokens) === undefined ? sameNames : newNames,
   };
 }
 
 export function readCompletion(body: z.output<typeof completionBody>): Incoming<CompletionRequest> {
   const { temperature, top_p, stop, seed, presence_penalty, frequency_penalty, logit_bias } = body;
+  const { top_k, min_p, repeat_penalty, context_length, integrations, previous_response_id } = body;
+  const { ttl, draft_model } = body;
   const max_tokens = withoutMinusOne(body.max_tokens);
   const given = {
     temperature,
@@ -217,14 +282,31 @@ export function readCompletion(body: z.output<typeof completionBody>): Incoming<
     frequency_penalty,
     logit_bias,
     max_tokens,
+    top_k,
+    min_p,
+    repeat_penalty,
+    context_length,
+    integrations,
+    previous_response_id,
+    ttl,
+    draft_model,
   };
   const common = readCommon(body, effectiveParameters(given));
   const prompt = typeof body.prompt === 'string' ? body.prompt : body.prompt.join('');
   return {
-    request: { kind: 'completion', ...common, prompt },
+    request: {
+      kind: 'completion',
+      ...common,
+      prompt,
+      ...readWishes(extraOfCompletion(body), undefined),
+    },
     includeUsage: wantsUsage(body),
-    fieldNames: completionNames,
+    fieldNames: sameNames,
   };
+}
+
+export function readEmbeddings(body: z.output<typeof embeddingBody>): EmbeddingRequest {
+  return { ...readEmbeddingRequest(body), ...readWishes(extraOfEmbedding(body), undefined) };
 }
 
 /** A refusal of the gateway's own, with the field names that this caller used. Upstreams' words stay as they are. */

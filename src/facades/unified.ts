@@ -7,12 +7,14 @@ import {
   type ChatRequest,
   type CompletionRequest,
   checkToolChoice,
+  type EmbeddingRequest,
   effectiveParameters,
   message,
   parameterFields,
 } from '../chat/request.ts';
-import { embeddingFields } from './embedding-input.ts';
+import { embeddingFields, readEmbeddingRequest } from './embedding-input.ts';
 import type { AnswerRoute, StreamEncoder } from './encoder.ts';
+import { type ExtraFields, extraReader } from './extra-fields.ts';
 
 const optional = Object.fromEntries(
   Object.entries(parameterFields).map(([name, schema]) => [name, schema.nullish()]),
@@ -40,9 +42,9 @@ const commonFields = {
 
 const model = z.string().min(1).meta({ description: 'The `title` of a model with type 0.' });
 
-/** The body of POST /api/llm/chat. */
+/** The body of POST /api/llm/chat. What it does not name is refused, unless a provider of the model is passed it. */
 export const chatBody = z
-  .strictObject({
+  .looseObject({
     model,
     messages: z.array(message).min(1),
     ...commonFields,
@@ -61,7 +63,7 @@ export const chatBody = z
 
 /** The body of POST /api/llm/completions. What makes no sense without a chat is refused by the route that would have to honour it. */
 export const completionBody = z
-  .strictObject({
+  .looseObject({
     model,
     prompt: z.string().meta({ description: 'The text to continue, without any chat template.' }),
     ...commonFields,
@@ -70,13 +72,13 @@ export const completionBody = z
 
 /** The body of POST /api/llm/embeddings. */
 export const embeddingBody = z
-  .strictObject(embeddingFields)
+  .looseObject(embeddingFields)
   .meta({ examples: [{ model: 'text-embedding-v4', input: ['一段文字', '另一段文字'] }] });
 
 type CommonBody = Pick<z.output<typeof chatBody>, keyof typeof commonFields>;
 
 /** What the common fields of a body come to. @throws GatewayError for combinations that make no sense */
-function commonRequest(body: CommonBody) {
+function commonRequest(body: CommonBody, extra: ExtraFields | undefined) {
   const { stream, stream_options, user } = body;
   const parameters = effectiveParameters(body);
   checkToolChoice(parameters);
@@ -85,17 +87,37 @@ function commonRequest(body: CommonBody) {
     includeProgress: stream === true && stream_options?.include_progress === true,
     parameters,
     ...(typeof user === 'string' ? { user } : {}),
+    ...(extra === undefined ? {} : { extra }),
+  };
+}
+
+const extraOfChat = extraReader(chatBody);
+const extraOfCompletion = extraReader(completionBody);
+const extraOfEmbedding = extraReader(embeddingBody);
+
+/** @throws GatewayError */
+export function readChatRequest(body: z.output<typeof chatBody>): ChatRequest {
+  return {
+    kind: 'chat',
+    model: body.model,
+    messages: body.messages,
+    ...commonRequest(body, extraOfChat(body)),
   };
 }
 
 /** @throws GatewayError */
-export function readChatRequest(body: z.output<typeof chatBody>): ChatRequest {
-  return { kind: 'chat', model: body.model, messages: body.messages, ...commonRequest(body) };
+export function readCompletionRequest(body: z.output<typeof completionBody>): CompletionRequest {
+  return {
+    kind: 'completion',
+    model: body.model,
+    prompt: body.prompt,
+    ...commonRequest(body, extraOfCompletion(body)),
+  };
 }
 
-/** @throws GatewayError */
-export function readCompletionRequest(body: z.output<typeof completionBody>): CompletionRequest {
-  return { kind: 'completion', model: body.model, prompt: body.prompt, ...commonRequest(body) };
+export function readEmbeddings(body: z.output<typeof embeddingBody>): EmbeddingRequest {
+  const extra = extraOfEmbedding(body);
+  return { ...readEmbeddingRequest(body), ...(extra === undefined ? {} : { extra }) };
 }
 
 /** Undefined where nothing was told. */

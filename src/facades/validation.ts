@@ -1,6 +1,6 @@
 /** From a schema's complaints to the one error that the caller sees, in the contract's order and words. */
 import { z } from 'zod';
-import { GatewayError, invalidMessage, invalidParameter } from '../chat/errors.ts';
+import { GatewayError, invalidMessage, invalidParameter, unknownFields } from '../chat/errors.ts';
 import { plainReader } from './plain-body.ts';
 
 const chinese = z.locales.zhCN().localeError;
@@ -48,19 +48,11 @@ function requestError(issues: readonly z.core.$ZodIssue[]): GatewayError {
       return messagesError(issue);
     default:
       return issue.code === 'unrecognized_keys'
-        ? unknownField(issue)
+        ? unknownFields(issue.keys.map((key) => pathOf([...issue.path, key])))
         : issue.path.length === 0
           ? new GatewayError('INVALID_PARAMS', { detail: '请求体必须是 JSON 对象' })
           : invalidParameter(pathOf(issue.path), wordsOf(issue));
   }
-}
-
-function unknownField(issue: z.core.$ZodIssueUnrecognizedKeys): GatewayError {
-  const names = issue.keys.map((key) => pathOf([...issue.path, key]));
-  return new GatewayError('INVALID_PARAMS', {
-    detail: `${names.join(', ')}: 未知字段`,
-    param: names[0] ?? '',
-  });
 }
 
 function messagesError(issue: z.core.$ZodIssue): GatewayError {

@@ -1,6 +1,7 @@
 /** The one log line of a call. Holds no prompt, no answer and no key. */
 import { type GatewayError, sanitizeWords } from '../chat/errors.ts';
 import { type Call, shortName } from './call.ts';
+import { nameList } from './name-list.ts';
 import type { EndedCall } from './observer.ts';
 import { utcTime } from './utc-time.ts';
 
@@ -65,6 +66,7 @@ function lineOf(call: Call, status: number, time: string, names: string): string
     count('firstTokenMs', call.firstTokenMs) +
     count('totalMs', call.elapsedMs) +
     count('attempts', call.attempts) +
+    (call.ignored.length === 0 ? '' : text('ignored', nameList(call.ignored))) +
     ',"msg":"call"}\n'
   );
 }

@@ -78,6 +78,8 @@ interface Destroyable {
   destroy(): void;
 }
 
+const nothing: readonly string[] = [];
+
 /** The facts of one call, filled in while it runs and read once at its end. Times in milliseconds. */
 export class Call {
   readonly requestId: string;
@@ -96,6 +98,8 @@ export class Call {
   provider: string | undefined;
   /** The upstream's name for the model that answers, as far as it is known. */
   upstreamModel: string | undefined;
+  /** What that route goes without, though the caller asked for it; by the caller's names. */
+  ignored: readonly string[] = nothing;
   /** In their order; the last one may still run. */
   tries: readonly Try[] = [];
   /** What every upstream request of this call carries beside the adapter's own headers. */
@@ -166,7 +170,8 @@ export class Call {
     return this.elapsedMs - first.startedMs - (this.queuedMs - first.queuedMs);
   }
 
-  startTry(provider: string, upstreamModel: string): Try {
+  startTry(provider: string, upstreamModel: string, ignored: readonly string[] = nothing): Try {
+    this.ignored = ignored;
     this.provider = provider;
     this.upstreamModel = upstreamModel;
     // What a failed try reported is not this one's.

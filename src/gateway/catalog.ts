@@ -41,6 +41,8 @@ export interface CatalogProvider {
   readonly maxConcurrency: number | undefined;
   readonly maxQueue: number;
   readonly abortGraceMs: number;
+  /** Names of request fields that it gets though the gateway does not know them; `*`: see chat/passthrough.ts. */
+  readonly passthrough: readonly string[];
   /** What the row overrides of the configured limits. */
   readonly timeouts: Partial<Timeouts>;
 }
@@ -235,8 +237,15 @@ function toProvider(
     maxConcurrency: row.max_concurrency ?? undefined,
     maxQueue: row.max_queue ?? defaultMaxQueue,
     abortGraceMs: row.abort_grace_ms ?? kind.abortGraceMs,
+    passthrough: readNames(row.passthrough),
     timeouts: toTimeouts(row),
   };
+}
+
+/** The names in a column that holds a JSON list of them. */
+export function readNames(column: string): readonly string[] {
+  const names: unknown = JSON.parse(column);
+  return Array.isArray(names) ? names.filter((name) => typeof name === 'string') : [];
 }
 
 function toRoutes(

@@ -16,6 +16,7 @@ import {
   withCallHeaders,
 } from './attempt.ts';
 import type { Call } from './call.ts';
+import { adjustedEmbedding } from './fit.ts';
 import type { Candidate } from './routing.ts';
 
 /** Batches of one call that run at once, where the provider has room for them. */
@@ -123,7 +124,10 @@ async function embedBatch(
   const { adapter, target, timeouts } = candidate;
   const { baseUrl } = candidate.route.provider;
   try {
-    const upstreamCall = withCallHeaders(adapter.embed({ ...request, input }, target), call);
+    const upstreamCall = withCallHeaders(
+      adapter.embed({ ...adjustedEmbedding(request, candidate.adjustment), input }, target),
+      call,
+    );
     const answer = await client.fetchText(baseUrl, upstreamCall, {
       connectTimeoutMs: timeouts.connectMs,
       totalTimeoutMs: remainingMs({ timeouts, call }),

@@ -14,6 +14,7 @@ import { type Call, shortName, type Try } from './call.ts';
 import type { Catalog, CatalogModel } from './catalog.ts';
 import type { Discovery } from './discovery.ts';
 import { EmbeddingBatches, runEmbedding } from './embed.ts';
+import { adjusted, refuseUnknown } from './fit.ts';
 import { checkIntegrations } from './integrations.ts';
 import type { Observer } from './observer.ts';
 import { backoffMs, hasSideEffects, judge, mayHaveActed, type Verdict } from './retry.ts';
@@ -192,6 +193,7 @@ export class Engine {
     type: number,
     routed: (model: CatalogModel) => Soon<C>,
   ): Soon<C> {
+    refuseUnknown(request, this.#deps.catalog.providers());
     const admitted = (model: CatalogModel): Soon<C> => {
       call.admitOnce(request);
       return routed(model);
@@ -274,7 +276,7 @@ export class Engine {
   }
 
   #startTry(candidate: Candidate, call: Call): Try {
-    const tried = call.startTry(candidate.provider, candidate.target.model);
+    const tried = call.startTry(candidate.provider, candidate.target.model, candidate.adjustment?.ignored);
     this.#deps.observer.tryStarted(call, tried);
     return tried;
   }
@@ -358,7 +360,7 @@ export class Engine {
         progress,
         onCommit: sink === undefined ? undefined : () => kept.giveUp(),
       },
-      kept.value,
+      adjusted(kept.value, candidate.adjustment),
       sink,
     );
   }

@@ -6,12 +6,15 @@ import type { Timeouts } from '../config.ts';
 import type { Admission, Place } from './admission.ts';
 import type { CatalogModel, CatalogRoute } from './catalog.ts';
 import type { Discovery } from './discovery.ts';
+import { type Adjustment, type Fit, fitEmbedding, fitRequest } from './fit.ts';
 
 /** A route that can carry the request, with all that a try needs. */
 export interface Candidate<Adapter = unknown> extends Place {
   readonly route: CatalogRoute;
   readonly target: Target;
   readonly adapter: Adapter;
+  /** What of the request does not go there as it was asked. */
+  readonly adjustment: Adjustment | undefined;
   readonly timeouts: Timeouts;
 }
 
@@ -26,6 +29,7 @@ function targetOf(route: CatalogRoute, discovery: Discovery): Target {
     api: route.api,
     apis: discovery.state(provider.key).apis,
     info: discovery.info(provider.key, route.upstreamModel),
+    passthrough: provider.passthrough,
   };
 }
 
@@ -52,6 +56,7 @@ class RouteCandidate<Adapter> implements Candidate<Adapter> {
   readonly route: CatalogRoute;
   readonly target: Target;
   readonly adapter: Adapter;
+  readonly adjustment: Adjustment | undefined;
   readonly timeouts: Timeouts;
   readonly pool: string;
   readonly #discovery: Discovery;
@@ -59,13 +64,14 @@ class RouteCandidate<Adapter> implements Candidate<Adapter> {
   constructor(
     route: CatalogRoute,
     target: Target,
-    adapter: Adapter,
+    { adapter, adjustment }: Fit<Adapter>,
     timeouts: Timeouts,
     discovery: Discovery,
   ) {
     this.route = route;
     this.target = target;
     this.adapter = adapter;
+    this.adjustment = adjustment;
     this.timeouts = timeouts;
     this.pool = poolOf(route);
     this.#discovery = discovery;
@@ -97,12 +103,7 @@ export function candidatesFor(
   discovery: Discovery,
   configured: Timeouts,
 ): Candidate<ProviderAdapter>[] {
-  return usableRoutes(model, discovery, configured, (kind, target) => {
-    const adapter = kind.adapterFor(request, target);
-    const refused = adapter.refuse(request, target);
-    if (refused !== undefined) throw refused;
-    return adapter;
-  });
+  return usableRoutes(model, discovery, configured, (kind, target) => fitRequest(request, kind, target));
 }
 
 /** The same for embeddings. @throws GatewayError, also INVALID_MODEL where no route's provider makes any */
@@ -118,16 +119,16 @@ export function embeddingCandidatesFor(
         ? new GatewayError('INVALID_MODEL', { param: 'model' })
         : embeddings.refuse(request, target);
     if (embeddings === undefined || refused !== undefined) throw refused;
-    return embeddings;
+    return { adapter: embeddings, adjustment: fitEmbedding(request, target) };
   });
 }
 
-/** @param choose the wire for a route. It throws the GatewayError that stands in the way, if any does */
+/** @param choose the wire for a route, and what goes there. It throws the GatewayError that stands in the way, if any does */
 function usableRoutes<Adapter>(
   model: CatalogModel,
   discovery: Discovery,
   configured: Timeouts,
-  choose: (kind: ProviderKind, target: Target) => Adapter,
+  choose: (kind: ProviderKind, target: Target) => Fit<Adapter>,
 ): Candidate<Adapter>[] {
   const keyed = model.routes.filter((route) => !route.provider.missingCredential);
   const first = model.routes[0];
@@ -142,9 +143,9 @@ function usableRoutes<Adapter>(
   for (const route of keyed) {
     const target = targetOf(route, discovery);
     try {
-      const adapter = choose(route.provider.kind, target);
+      const fitting = choose(route.provider.kind, target);
       const timeouts = { ...configured, ...route.provider.timeouts, ...route.timeouts };
-      candidates.push(new RouteCandidate(route, target, adapter, timeouts, discovery));
+      candidates.push(new RouteCandidate(route, target, fitting, timeouts, discovery));
     } catch (error) {
       if (!(error instanceof GatewayError)) throw error;
       refusal ??= error;

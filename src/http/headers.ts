@@ -3,6 +3,7 @@ import type { OutgoingHttpHeaders } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyReply } from 'fastify';
 import type { Call, Quota } from '../gateway/call.ts';
+import { nameList } from '../gateway/name-list.ts';
 
 declare module 'node:http' {
   interface ServerResponse {
@@ -27,7 +28,8 @@ function routeLines(call: Call, answered: boolean): string {
   const asked = `x-gateway-requested-model: ${headerSafe(call.model)}\r\n`;
   if (!answered || call.provider === undefined) return asked;
   const model = headerSafe(call.upstreamModel ?? '');
-  return `${asked}x-gateway-provider: ${call.provider}\r\nx-gateway-model: ${model}\r\nx-gateway-attempts: ${call.attempts}\r\n`;
+  const ignored = call.ignored.length === 0 ? '' : `x-gateway-ignored: ${nameList(call.ignored)}\r\n`;
+  return `${asked}x-gateway-provider: ${call.provider}\r\nx-gateway-model: ${model}\r\nx-gateway-attempts: ${call.attempts}\r\n${ignored}`;
 }
 
 /** A time as OpenAI writes it: `6s`, `1m0s`, `2h5m0s`. */

@@ -30,6 +30,8 @@ export interface ProvidersTable extends Audited, TimeoutColumns {
   max_concurrency: Generated<number | null>;
   max_queue: Generated<number | null>;
   abort_grace_ms: Generated<number | null>;
+  /** A JSON list of names of request fields; `*`: nearly all. */
+  passthrough: Generated<string>;
   origin: 'environment' | 'admin';
 }
 

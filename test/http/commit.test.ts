@@ -7,7 +7,7 @@ import { deferred, heartbeat, readEvents } from './wire.ts';
 const commitMs = 60;
 const heartbeatMs = 40;
 
-const early = { provider: 'lmstudio', model: 'qwen2.5-7b-instruct', attempts: 1 };
+const early = { provider: 'lmstudio', model: 'qwen2.5-7b-instruct', attempts: 1, ignored: [] };
 
 describe('an upstream that is slow to begin', () => {
   let scene: Stage;

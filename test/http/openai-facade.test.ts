@@ -511,8 +511,7 @@ describe('what cannot be honoured', () => {
   it.each([
     ['temperature', 'qwen-max', { temperature: 2 }],
     ['logprobs', 'qwen2.5-7b-instruct', { logprobs: true }],
-    ['reasoning_effort', 'qwen2.5-7b-instruct', { reasoning_effort: 'low' }],
-    ['reasoning_effort', 'qwen-max', { reasoning_effort: 'high' }],
+    ['reasoning', 'qwen-max', { reasoning: 'high' }],
     ['frequency_penalty', 'qwen-max', { frequency_penalty: 1 }],
   ])(
     'is refused under the field that the caller set: %s by the route of %s',

@@ -52,6 +52,20 @@ describe('providers of the environment', () => {
     expect(row).toMatchObject({ base_url: 'http://127.0.0.1:8', max_queue: 3, name: 'Upstairs' });
   });
 
+  it('have a list of fields that they are passed, which null takes back', async () => {
+    const admin = await administration();
+    const listed = await setProvider(admin, 'lmstudio', { passthrough: ['grammar', '*'] });
+    expect(listed.passthrough).toEqual(['grammar', '*']);
+    const known = admin.catalog.providers().find(({ key }) => key === 'lmstudio');
+    expect(known?.passthrough).toEqual(['grammar', '*']);
+    expect((await setProvider(admin, 'lmstudio', { passthrough: null })).passthrough).toEqual([]);
+    await expectRefusal(
+      setProvider(admin, 'lmstudio', { passthrough: ['a', ''] }),
+      'INVALID_PARAMS',
+      /^passthrough/,
+    );
+  });
+
   it('are not written again by a start that changes nothing', async () => {
     const admin = await administration();
     const before = await readCatalogVersion(admin.db);

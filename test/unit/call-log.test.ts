@@ -34,6 +34,13 @@ it('is one line of JSON with what is known of a call', () => {
   });
 });
 
+it('names what the route went without', () => {
+  const call = new Call('an-id', { id: 'k', address: '::1' }, '/v1/chat/completions');
+  call.startTry('lmstudio', 'm', ['reasoning_effort', '聊']);
+  const line: unknown = JSON.parse(callLines([{ call, status: 200 }]));
+  expect(line).toMatchObject({ ignored: 'reasoning_effort, %E8%81%8A' });
+});
+
 it('names each call as it is, whatever was named before', () => {
   const callBy = (key: string, model: string, stream: boolean, provider: string): Call => {
     const call = new Call('an-id', { id: key, address: '::1', keyPrefix: key }, '/api/llm/chat');

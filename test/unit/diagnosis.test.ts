@@ -32,6 +32,7 @@ function provider(changes: Partial<CatalogProvider> = {}, kindName = 'lmstudio')
     maxConcurrency: undefined,
     maxQueue: 256,
     abortGraceMs: 500,
+    passthrough: [],
     timeouts: {},
     ...changes,
   };

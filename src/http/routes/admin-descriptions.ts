@@ -33,6 +33,9 @@ export const providerView = z.object({
   max_concurrency: z.int().nullable(),
   max_queue: z.int().nullable(),
   abort_grace_ms: z.int().nullable(),
+  passthrough: z
+    .array(z.string())
+    .describe('Request fields unknown to the gateway that it gets as they came'),
   ...timeouts,
   origin: z.enum(['environment', 'admin']),
 });

@@ -24,7 +24,12 @@ const unified: AnswerDialect = {
   encoder: (call, stream) =>
     new UnifiedEncoder(() =>
       stream.early && call.provider !== undefined
-        ? { provider: call.provider, model: call.upstreamModel ?? '', attempts: call.attempts }
+        ? {
+            provider: call.provider,
+            model: call.upstreamModel ?? '',
+            attempts: call.attempts,
+            ignored: call.ignored,
+          }
         : undefined,
     ),
   explain: (error) => error,

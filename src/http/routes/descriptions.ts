@@ -94,6 +94,11 @@ export const routeHeaders = {
   'x-gateway-model': { type: 'string', description: 'The upstream model that answered' },
   'x-gateway-requested-model': { type: 'string', description: 'The title that was asked for' },
   'x-gateway-attempts': { type: 'string', description: 'How many tries the answer took' },
+  'x-gateway-ignored': {
+    type: 'string',
+    description:
+      'What the route went without though it was asked for, percent-encoded names with commas between; absent where there is nothing',
+  },
   'x-request-id': errorHeaders['x-request-id'],
 };
 

@@ -3,10 +3,9 @@ import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { EmbeddingResult } from '../../chat/adapter.ts';
 import type { EmbeddingRequest } from '../../chat/request.ts';
-import { readEmbeddingRequest } from '../../facades/embedding-input.ts';
 import { encodeEmbeddings } from '../../facades/openai.ts';
-import { embeddingBody as openaiBody } from '../../facades/openai-request.ts';
-import { embeddingBody, encodeEmbeddingResult, envelope } from '../../facades/unified.ts';
+import { embeddingBody as openaiBody, readEmbeddings as readOpenAI } from '../../facades/openai-request.ts';
+import { embeddingBody, encodeEmbeddingResult, envelope, readEmbeddings } from '../../facades/unified.ts';
 import type { Call } from '../../gateway/call.ts';
 import type { Engine } from '../../gateway/engine.ts';
 import { callHeaders } from '../headers.ts';
@@ -31,7 +30,7 @@ export function registerEmbeddings(app: FastifyInstance, { engine }: { readonly 
     '/api/llm/embeddings',
     { config: { endpoint: '/api/llm/embeddings' }, schema: { ...embeddingDescription, body: embeddingBody } },
     async (request, reply) =>
-      answer(readEmbeddingRequest(request.body), callOf(request), reply, (result) =>
+      answer(readEmbeddings(request.body), callOf(request), reply, (result) =>
         envelope(encodeEmbeddingResult(result)),
       ),
   );
@@ -40,7 +39,7 @@ export function registerEmbeddings(app: FastifyInstance, { engine }: { readonly 
     { config: { endpoint: '/v1/embeddings' }, schema: { ...openaiEmbeddingDescription, body: openaiBody } },
     async (request, reply) => {
       const call = callOf(request);
-      return answer(readEmbeddingRequest(request.body), call, reply, (result) =>
+      return answer(readOpenAI(request.body), call, reply, (result) =>
         encodeEmbeddings(result, call.upstreamModel ?? '', request.body.encoding_format ?? 'float'),
       );
     },
