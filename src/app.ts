@@ -22,6 +22,7 @@ import type { Metrics } from './gateway/metrics.ts';
 import type { Observer } from './gateway/observer.ts';
 import { answerMalformed, trackExchange, whenItsTurn } from './http/connection.ts';
 import { registerErrors, registerMethodNotAllowed, sendError } from './http/errors.ts';
+import { meantTarget } from './http/paths.ts';
 import { isForApi, registerAccess } from './http/plugins/access.ts';
 import { type LiveCalls, registerCalls } from './http/plugins/calls.ts';
 import { registerDocs } from './http/plugins/docs.ts';
@@ -122,6 +123,7 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
       sendError(request, reply, error);
     },
     clientErrorHandler: answerMalformed,
+    rewriteUrl: ({ url = '/' }) => meantTarget(url),
   });
   http.log = log;
 

@@ -9,11 +9,13 @@ import type {
 import { GatewayError } from '../chat/errors.ts';
 import { openaiError } from '../facades/openai.ts';
 import { errorEnvelope } from '../facades/unified.ts';
+import { wrongPathError, wrongPathOf } from '../facades/wrong-path.ts';
 import { callHeaders } from './headers.ts';
 
 /** Fastify's own refusals, by its error code. */
 const byCode: Readonly<Record<string, () => GatewayError>> = {
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: () => new GatewayError('UNSUPPORTED_MEDIA_TYPE'),
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: () =>
+    new GatewayError('UNSUPPORTED_MEDIA_TYPE', { detail: '请求体须为 application/json' }),
   FST_ERR_CTP_BODY_TOO_LARGE: () => new GatewayError('PAYLOAD_TOO_LARGE'),
   FST_ERR_CTP_EMPTY_JSON_BODY: () => new GatewayError('INVALID_PARAMS', { detail: '请求体为空' }),
   FST_ERR_CTP_INVALID_JSON_BODY: () =>
@@ -64,9 +66,33 @@ export function sendError(request: FastifyRequest, reply: FastifyReply, thrown: 
   reply.type('application/json; charset=utf-8').send(bodyOf(request.url, error));
 }
 
+/** What a Host header may hold to be repeated in an answer. */
+const plainHost = /^[A-Za-z0-9._:[\]-]{1,255}$/;
+
+/** This gateway's address as the caller knows it; empty where that is not plain. */
+const addressOf = ({ protocol, host }: FastifyRequest): string =>
+  plainHost.test(host) ? `${protocol}://${host}` : '';
+
+/** A client with the wrong base URL reads in its own dialect which one is right. */
+function sendNotFound(request: FastifyRequest, reply: FastifyReply): void {
+  const wrong = wrongPathOf(request.url.replace(/[?#].*$/s, ''));
+  if (wrong === undefined) {
+    sendError(request, reply, new GatewayError('NOT_FOUND'));
+    return;
+  }
+  const error = wrongPathError(wrong, addressOf(request));
+  reply
+    .code(error.status)
+    .header('x-error-code', error.code)
+    // Where Anthropic's clients look for it.
+    .header('request-id', request.id)
+    .type('application/json; charset=utf-8')
+    .send(wrong.body(error, request.id));
+}
+
 export function registerErrors(app: FastifyInstance): void {
   app.setErrorHandler((error, request, reply) => sendError(request, reply, error));
-  app.setNotFoundHandler((request, reply) => sendError(request, reply, new GatewayError('NOT_FOUND')));
+  app.setNotFoundHandler(sendNotFound);
 }
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'] as const;

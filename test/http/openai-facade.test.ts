@@ -566,7 +566,9 @@ describe('an error', () => {
   it('for another media type has the same shape', async () => {
     const response = await chat('<chat/>', { 'content-type': 'application/xml' });
     expect(response.status).toBe(415);
-    expect(await response.json()).toEqual(shape('不支持的媒体类型', 'invalid_request_error', null));
+    expect(await response.json()).toEqual(
+      shape('不支持的媒体类型:请求体须为 application/json', 'invalid_request_error', null),
+    );
   });
 
   it('for a body that is too long has the same shape', async () => {
@@ -587,7 +589,9 @@ describe('an error', () => {
   it('for a path that does not exist has the same shape', async () => {
     const response = await upstreams.gateway.post('/v1/audio/speech', {});
     expect(response.status).toBe(404);
-    expect(await response.json()).toEqual(shape('资源不存在', 'invalid_request_error', 'unknown_url'));
+    expect(await response.json()).toEqual(
+      shape(`资源不存在:请使用基础地址 ${upstreams.gateway.url}/v1`, 'invalid_request_error', 'unknown_url'),
+    );
   });
 
   it.each(['GET', 'POST', 'DELETE'])('for %s /v1/responses points to chat completions', async (method) => {

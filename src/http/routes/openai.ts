@@ -148,23 +148,6 @@ function registerModels(app: FastifyInstance, { catalog, discovery }: OpenAIDepe
     );
 }
 
-/** OpenAI's other way to generate does not exist here, and its clients are told which one does. */
-function registerResponses(app: FastifyInstance): void {
-  for (const url of ['/v1/responses', '/v1/responses/*']) {
-    app.route({
-      method: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
-      url,
-      schema: { hide: true },
-      onRequest: async () => {
-        throw new GatewayError('NOT_FOUND', {
-          detail: '不提供 /v1/responses, 请使用 /v1/chat/completions',
-        });
-      },
-      handler: async () => {},
-    });
-  }
-}
-
 export function registerOpenAI(app: FastifyInstance, deps: OpenAIDependencies): void {
   const routes = app.withTypeProvider<ZodTypeProvider>();
   routes.post(
@@ -186,5 +169,4 @@ export function registerOpenAI(app: FastifyInstance, deps: OpenAIDependencies): 
       answerOpenAI(readCompletion(takeBody(request)), textKind, callOf(request), reply, deps),
   );
   registerModels(app, deps);
-  registerResponses(app);
 }
