@@ -116,7 +116,8 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
       requireHostHeader: false,
     },
     return503OnClosing: false,
-    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 1024 },
+    // No longer than a request's head: what is longer than any id or title is one that does not exist, and no fault of ours.
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 16_384 },
     frameworkErrors: (error, request, reply) => {
       // Hooks do not run for what the router cannot read.
       begin(request, reply);

@@ -1,12 +1,13 @@
 /** The command line: finds the command, reads its arguments, turns its failure into one line and an exit code. */
 import { readFileSync } from 'node:fs';
 import { AdminError } from './admin/administration.ts';
+import { withoutControls } from './chat/controls.ts';
 import { type Command, commandHelp, overview, readArguments, UsageError } from './cli/command.ts';
 import { controlCommands } from './cli/control.ts';
 import { doctorCommand } from './cli/doctor.ts';
 import { keyCommands } from './cli/keys.ts';
 import { modelCommands } from './cli/models.ts';
-import { print } from './cli/output.ts';
+import { print, printError } from './cli/output.ts';
 import { providerCommands } from './cli/providers.ts';
 import { routeCommands } from './cli/routes.ts';
 import { serverCommands } from './cli/server.ts';
@@ -70,13 +71,13 @@ function unknown(first: string, second: string | undefined): number {
 
 function report(error: unknown): number {
   if (error instanceof UsageError) {
-    process.stderr.write(`llm-gateway: ${error.message}; try --help\n`);
+    printError(`llm-gateway: ${withoutControls(error.message)}; try --help`);
     return 2;
   }
   const expected = error instanceof AdminError || error instanceof ConfigError || error instanceof StoreError;
   const message = error instanceof Error ? error.message : String(error);
   const detail = !expected && error instanceof Error ? `${error.name}: ${message}` : message;
-  process.stderr.write(`llm-gateway: ${detail.replaceAll('\n', ' ')}\n`);
+  printError(`llm-gateway: ${withoutControls(detail)}`);
   return 1;
 }
 

@@ -10,6 +10,7 @@ import pretty from 'pino-pretty';
 import { providerKinds } from './adapters/index.ts';
 import { syncEnvironmentProviders } from './admin/environment.ts';
 import { type App, buildApp } from './app.ts';
+import { cleanLogLine, withoutControls } from './chat/controls.ts';
 import { type Config, ConfigError, loadConfig, loadDotEnv } from './config.ts';
 import { Admission } from './gateway/admission.ts';
 import { Allowances } from './gateway/allowances.ts';
@@ -66,6 +67,12 @@ function standardOutput(): ReturnType<typeof pino.destination> {
   return output;
 }
 
+/** What upstreams and callers named is shown, and commands nothing. */
+function terminalOutput(): DestinationStream {
+  const shown = pretty({ translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid,hostname' });
+  return { write: (line) => void shown.write(cleanLogLine(line)) };
+}
+
 /** @returns the logger, and where its lines go */
 function createLogger(config: Config): { readonly log: Logger; readonly lines: DestinationStream } {
   const options = {
@@ -74,10 +81,7 @@ function createLogger(config: Config): { readonly log: Logger; readonly lines: D
     formatters: { level: (label: string) => ({ level: label }) },
     timestamp: pino.stdTimeFunctions.isoTime,
   };
-  const lines =
-    process.stdout.isTTY === true
-      ? pretty({ translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid,hostname' })
-      : standardOutput();
+  const lines = process.stdout.isTTY === true ? terminalOutput() : standardOutput();
   return { log: pino(options, lines), lines };
 }
 
@@ -190,6 +194,10 @@ export async function serve(
   try {
     catalog.watch();
     keys.watch();
+    store.onReplaced(() => {
+      catalog.forgetVersion();
+      keys.forgetVersion();
+    });
     storedChats.start();
     meter.start();
     catalog.onChange(() => admission.recheck());
@@ -278,7 +286,7 @@ export async function main(): Promise<void> {
     uninstall?.();
     if (!(error instanceof ConfigError || error instanceof StoreError || error instanceof StartError))
       throw error;
-    process.stderr.write(`${error.message}\n`);
+    process.stderr.write(`${withoutControls(error.message)}\n`);
     process.exitCode = 1;
   }
 }

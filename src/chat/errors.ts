@@ -1,5 +1,7 @@
 /** Every way a call can fail, as one class and one table. Knows no transport: facades and http turn these into bytes. */
 
+import { withoutControls } from './controls.ts';
+
 /** `retryable`: whether the same call may succeed on another try or another route before the first text was written. */
 export const errorTable = {
   INVALID_MODEL: { status: 400, message: '无效的模型名称或模型类型不匹配', retryable: false },
@@ -74,7 +76,8 @@ export class GatewayError extends Error {
     const row = errorTable[code];
     const message =
       options.message ?? (options.detail === undefined ? row.message : `${row.message}:${options.detail}`);
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    // It may quote a caller or an upstream, and be read on a terminal.
+    super(withoutControls(message), options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'GatewayError';
     this.code = code;
     this.status = row.status;
@@ -125,11 +128,7 @@ export function sanitizeWords(words: string, secrets: readonly string[] = []): s
   if (/<(?:!doctype|html|head|body|title|h1|center|script)\b/i.test(text)) return '';
   for (const secret of secrets) if (secret.length > 0) text = text.replaceAll(secret, '***');
   for (const [pattern, replacement] of secretPatterns) text = text.replace(pattern, replacement);
-  text = text
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this removes
-    .replace(/[\u0000-\u001f\u007f]+/g, ' ')
-    .replace(/\s+/g, ' ')
-    .trim();
+  text = withoutControls(text).replace(/\s+/g, ' ').trim();
   return text.length > longestWords ? `${text.slice(0, longestWords)}…`.toWellFormed() : text;
 }
 

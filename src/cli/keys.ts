@@ -1,7 +1,7 @@
 /** The commands `keys …`. */
 import { createKey, type KeyView, listKeys, revokeKey, setKey } from '../admin/keys.ts';
 import { type Arguments, type Command, fieldsOf, jsonOption, type Option } from './command.ts';
-import { print, printJson, printTable } from './output.ts';
+import { print, printError, printJson, printTable } from './output.ts';
 import { withSession } from './session.ts';
 
 const settings: Readonly<Record<string, Option>> = {
@@ -110,7 +110,7 @@ export const keyCommands: readonly Command[] = [
           return 0;
         }
         print(created.key);
-        process.stderr.write(`key ${created.id} (${created.name}); it is not shown again\n`);
+        printError(`key ${created.id} (${created.name}); it is not shown again`);
         return 0;
       }),
   },

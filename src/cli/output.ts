@@ -1,4 +1,5 @@
 /** How commands print: tables for people, JSON for programs. */
+import { escapeControls, linesWithoutControls, withoutControls } from '../chat/controls.ts';
 
 /** Chinese, Japanese and Korean characters take two columns of a terminal. */
 const wide =
@@ -10,12 +11,18 @@ function widthOf(text: string): number {
   return width;
 }
 
+/** Names come from upstreams and callers: none of them commands the terminal. */
 export function print(text: string): void {
-  process.stdout.write(`${text}\n`);
+  process.stdout.write(`${linesWithoutControls(text)}\n`);
+}
+
+/** What is said beside the result. */
+export function printError(text: string): void {
+  process.stderr.write(`${linesWithoutControls(text)}\n`);
 }
 
 export function printJson(value: unknown): void {
-  print(JSON.stringify(value, null, 2));
+  print(escapeControls(JSON.stringify(value, null, 2)));
 }
 
 /** Aligned columns under their headings; says `(none)` where there is no row. */
@@ -24,12 +31,17 @@ export function printTable(headings: readonly string[], rows: readonly (readonly
     print('(none)');
     return;
   }
-  const lines = [headings, ...rows];
-  const widths = headings.map((_, column) => Math.max(...lines.map((line) => widthOf(line[column] ?? ''))));
-  for (const line of lines) {
-    const cells = line.map((cell, column) => cell + ' '.repeat((widths[column] ?? 0) - widthOf(cell)));
-    print(cells.join('  ').trimEnd());
-  }
+  const lines = [headings, ...rows].map((line) => line.map(withoutControls));
+  const widths = headings.map((_, column) =>
+    lines.reduce((widest, line) => Math.max(widest, widthOf(line[column] ?? '')), 0),
+  );
+  const padded = lines.map((line) =>
+    line
+      .map((cell, column) => cell + ' '.repeat((widths[column] ?? 0) - widthOf(cell)))
+      .join('  ')
+      .trimEnd(),
+  );
+  print(padded.join('\n'));
 }
 
 export const yesNo = (value: boolean): string => (value ? 'yes' : 'no');

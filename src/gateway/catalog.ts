@@ -1,4 +1,5 @@
 /** The catalog in memory: which model is which, and where it can be called. Knows the store's rows, no provider's wire. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { ProviderKind } from '../chat/adapter.ts';
 import { type Config, mayHoldProviderKey, type Timeouts } from '../config.ts';
@@ -82,13 +83,21 @@ const pollIntervalMs = 1000;
 
 interface Snapshot {
   readonly version: number;
+  /** By row id. */
   readonly providers: readonly CatalogProvider[];
+  readonly providerById: ReadonlyMap<number, CatalogProvider>;
   readonly models: ReadonlyMap<string, CatalogModel>;
   /** The available ones, in the order in which they are shown. */
   readonly available: readonly CatalogModel[];
 }
 
-const empty: Snapshot = { version: -1, providers: [], models: new Map(), available: [] };
+const empty: Snapshot = {
+  version: -1,
+  providers: [],
+  providerById: new Map(),
+  models: new Map(),
+  available: [],
+};
 
 /** One immutable snapshot at a time, replaced as a whole when the database has changed. */
 export class Catalog {
@@ -96,6 +105,11 @@ export class Catalog {
   readonly #listeners = new Set<() => void>();
   readonly #unknownKinds = new Set<string>();
   #snapshot = empty;
+  /** How many files the database has been, and which of them the snapshot is of. */
+  #files = 0;
+  #fileOfSnapshot = 0;
+  /** The last of the loads that were asked for, which run one after the other. */
+  #loading: Promise<void> | undefined;
   #healthy = false;
   #timer: NodeJS.Timeout | undefined;
   #polling = false;
@@ -114,18 +128,42 @@ export class Catalog {
     return this.#healthy;
   }
 
-  /** Reads the database and, if it has changed, replaces the snapshot. @throws whatever the database throws */
-  async load(): Promise<void> {
+  /**
+   * Reads the database and, if it has changed, replaces the snapshot, which holds all that was written before this was called.
+   * @throws whatever the database throws
+   */
+  load(): Promise<void> {
+    const before = this.#loading?.catch(() => {}) ?? Promise.resolve();
+    const loading = before.then(() => this.#read());
+    this.#loading = loading;
+    return loading;
+  }
+
+  async #read(): Promise<void> {
+    const { db } = this.#dependencies;
     try {
-      const rows = await readCatalog(this.#dependencies.db);
+      const isCurrent = this.loaded && this.#isCurrent(await readCatalogVersion(db));
+      const file = this.#files;
+      const rows = isCurrent ? undefined : await readCatalog(db);
       this.#setHealth(undefined);
-      if (rows.version === this.#snapshot.version) return;
-      this.#snapshot = buildSnapshot(rows, this.#dependencies, this.#unknownKinds);
+      if (rows === undefined) return;
+      this.#snapshot = await buildSnapshot(rows, this.#dependencies, this.#unknownKinds);
+      this.#fileOfSnapshot = file;
     } catch (error) {
       this.#setHealth(error);
       throw error;
     }
     for (const listener of this.#listeners) listener();
+  }
+
+  #isCurrent(version: number): boolean {
+    return version === this.#snapshot.version && this.#fileOfSnapshot === this.#files;
+  }
+
+  /** Another file is the database now: it is read, whatever its counter says. */
+  forgetVersion(): void {
+    this.#files += 1;
+    if (this.#timer !== undefined) void this.#poll();
   }
 
   /** A model that can be called, or could be if its provider had its key; disabled and vanished ones are not found. */
@@ -142,6 +180,11 @@ export class Catalog {
   /** All providers of known kinds, disabled ones too, by id. */
   providers(): readonly CatalogProvider[] {
     return this.#snapshot.providers;
+  }
+
+  /** The provider of that row id, disabled or not. */
+  provider(id: number): CatalogProvider | undefined {
+    return this.#snapshot.providerById.get(id);
   }
 
   /** Calls back after each replacement of the snapshot. Returns what ends that. */
@@ -166,7 +209,7 @@ export class Catalog {
     this.#polling = true;
     try {
       const version = await readCatalogVersion(this.#dependencies.db);
-      if (version === this.#snapshot.version) this.#setHealth(undefined);
+      if (this.#isCurrent(version)) this.#setHealth(undefined);
       else await this.load();
     } catch (error) {
       this.#setHealth(error);
@@ -184,11 +227,14 @@ export class Catalog {
   }
 }
 
-function buildSnapshot(
+/** Models that are made in one turn of the event loop: some 5 ms. */
+const modelsAtOnce = 2000;
+
+async function buildSnapshot(
   rows: CatalogRows,
   { providerKinds, config, logger }: CatalogDependencies,
   unknownKinds: Set<string>,
-): Snapshot {
+): Promise<Snapshot> {
   const providers = new Map<number, CatalogProvider>();
   for (const row of rows.providers) {
     const kind = providerKinds.get(row.kind);
@@ -206,14 +252,23 @@ function buildSnapshot(
     else siblings.push(route);
   }
   const models = new Map<string, CatalogModel>();
-  for (const row of rows.models) {
+  for (const [index, row] of rows.models.entries()) {
+    if (index > 0 && index % modelsAtOnce === 0) await nextTurn();
     const routes = row.enabled === 1 ? toRoutes(routesByModel.get(row.id) ?? [], providers) : [];
     if (routes.length > 0) models.set(row.title, toModel(row, routes));
   }
-  const available = [...models.values()]
-    .filter((model) => model.available)
-    .sort(({ card: a }, { card: b }) => Number(b.is_featured) - Number(a.is_featured) || a.id - b.id);
-  return { version: rows.version, providers: [...providers.values()], models, available };
+  // The rows come by id.
+  const available = [...models.values()].filter((model) => model.available);
+  return {
+    version: rows.version,
+    providers: [...providers.values()],
+    providerById: providers,
+    models,
+    available: [
+      ...available.filter(({ card }) => card.is_featured),
+      ...available.filter(({ card }) => !card.is_featured),
+    ],
+  };
 }
 
 function toProvider(

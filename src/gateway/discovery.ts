@@ -38,6 +38,9 @@ export interface DiscoveryDependencies {
 }
 
 const defaultIntervals = { upMs: 30_000, downMs: 5000 };
+/** Providers that are asked at once, where all of them are. */
+const mostAskedAtOnce = 64;
+
 const unknownTitleIntervalMs = 2000;
 const unknownTitleWaitMs = 1000;
 
@@ -110,7 +113,20 @@ export class Discovery {
     const chosen = [...this.#watched.values()].filter((watched) =>
       key === undefined ? isDiscovered(watched.provider) : watched.provider.key === key,
     );
-    return Promise.all(chosen.map((watched) => this.#refresh(watched)));
+    return this.#refreshAll(chosen);
+  }
+
+  /** Some at a time: the answers of a thousand would come together, and nothing else would be served meanwhile. */
+  async #refreshAll(chosen: readonly Watched[]): Promise<readonly Refreshed[]> {
+    const refreshed = new Array<Refreshed | undefined>(chosen.length).fill(undefined);
+    const left = chosen.entries();
+    const work = async (): Promise<void> => {
+      for (const [index, watched] of left) {
+        if (!watched.ended.signal.aborted) refreshed[index] = await this.#refresh(watched);
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(mostAskedAtOnce, chosen.length) }, work));
+    return refreshed.filter((one) => one !== undefined);
   }
 
   /** Looks once for a title that the catalog lacks: at most every 2 s, shared by all callers, waited for at most 1 s. */
@@ -151,13 +167,15 @@ export class Discovery {
         this.#watched.delete(key);
       }
     }
+    const begun: Watched[] = [];
     for (const [key, provider] of current) {
       if (this.#watched.has(key)) continue;
       const ended = new AbortController();
       const watched: Watched = { provider, state: untested, ended, running: undefined, timer: undefined };
       this.#watched.set(key, watched);
-      if (this.#started && isDiscovered(provider)) void this.#refresh(watched);
+      if (this.#started && isDiscovered(provider)) begun.push(watched);
     }
+    void this.#refreshAll(begun);
   }
 
   #refresh(watched: Watched): Promise<Refreshed> {

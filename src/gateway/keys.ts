@@ -49,6 +49,8 @@ export class KeyRing {
   readonly #logger: Logger;
   #byHash: ReadonlyMap<string, GatewayKey> = new Map();
   #version = -1;
+  /** How many files the database has been. */
+  #files = 0;
   #healthy = true;
   #timer: NodeJS.Timeout | undefined;
   #polling = false;
@@ -69,10 +71,19 @@ export class KeyRing {
 
   /** Reads the keys, if any has changed. @throws whatever the database throws */
   async load(): Promise<void> {
+    const file = this.#files;
     const { version, keys } = await readKeys(this.#db);
     if (version === this.#version) return;
     this.#byHash = new Map(keys.map((row) => [row.hash, toKey(row)]));
-    this.#version = version;
+    // What came from a file that was replaced meanwhile is no version of the new one.
+    this.#version = file === this.#files ? version : -1;
+  }
+
+  /** Another file is the database now: its keys are read, whatever its counter says. */
+  forgetVersion(): void {
+    this.#files += 1;
+    this.#version = -1;
+    if (this.#timer !== undefined) void this.#poll();
   }
 
   /** From now on notices what other processes change. While the database cannot be read, what is known stays in force. */

@@ -1,5 +1,6 @@
 /** Reads the whole catalog as one consistent picture, and its version. Knows the rows, not what they mean. */
 import { listModels } from './models.ts';
+import { readByPages } from './pages.ts';
 import { listProviders } from './providers.ts';
 import { listRoutes } from './routes.ts';
 import type { Database, ModelRow, ProviderRow, RouteRow } from './schema.ts';
@@ -17,14 +18,15 @@ export async function readCatalogVersion(db: Database): Promise<number> {
   return row.version;
 }
 
+/** Other events of this process come between its pages; they all are of one moment none the less. */
 export function readCatalog(db: Database): Promise<CatalogRows> {
   return db
     .transaction()
     .setAccessMode('read only')
     .execute(async (transaction) => ({
       version: await readCatalogVersion(transaction),
-      providers: await listProviders(transaction),
-      models: await listModels(transaction),
-      routes: await listRoutes(transaction),
+      providers: await readByPages((page) => listProviders(transaction, page)),
+      models: await readByPages((page) => listModels(transaction, page)),
+      routes: await readByPages((page) => listRoutes(transaction, page)),
     }));
 }

@@ -1,9 +1,11 @@
 /** Opens the SQLite file and brings its schema up to date. Knows no table but the list of migrations. */
 import {
   accessSync,
+  closeSync,
   constants,
   existsSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -34,8 +36,8 @@ export class StoreError extends Error {}
 export interface Store {
   readonly db: Database;
   /**
-   * The connection itself, for what must be one synchronous step, such as a batch of many rows. A timer's callback finds no
-   * transaction of `db` open, because none of them awaits anything but the database.
+   * The connection itself, for what must be one synchronous step, such as a batch of many rows. It may find a transaction of `db`
+   * open (`inTransaction`), since a long catalog is read in several turns.
    */
   readonly raw: SqliteDatabase.Database;
   /** Names of the migrations that this opening ran. */
@@ -46,11 +48,16 @@ export interface Store {
    * @throws StoreError where that file cannot be opened
    */
   follow(): Promise<boolean>;
+  /** Calls back once a file that was put in the place of the former one is open: nothing that was read before holds any more. */
+  onReplaced(listener: () => void): void;
   close(): Promise<void>;
 }
 
 /** How long a statement waits for another process's lock. It blocks this whole process meanwhile. Milliseconds. */
 export const busyTimeoutMs = 2000;
+
+/** The mode of a new file: it holds hashes of keys, and who used what. */
+const ownerOnly = 0o600;
 
 /** Two levels up from src/store and from dist/store alike. */
 const shippedMigrations = fileURLToPath(new URL('../../migrations/', import.meta.url));
@@ -97,6 +104,7 @@ export async function openStore(
   let identity = identityOf(file);
   let logIdentity = identityOf(`${file}-wal`);
   const db = new Kysely<Tables>({ dialect: dialect(() => raw) });
+  const listeners: (() => void)[] = [];
   return {
     db,
     get raw() {
@@ -110,6 +118,8 @@ export async function openStore(
         return true;
       }
       if (found === undefined) return false;
+      // What is being read is read to its end.
+      if (raw.inTransaction) return true;
       raw.close();
       // The old file's write-ahead log would be played into the new one.
       if (logIdentity !== undefined && identityOf(`${file}-wal`) === logIdentity) {
@@ -117,8 +127,10 @@ export async function openStore(
       }
       raw = (await openMigrated(file, migrations)).raw;
       identity = identityOf(file);
+      for (const listener of listeners) listener();
       return true;
     },
+    onReplaced: (listener) => void listeners.push(listener),
     async close() {
       await db.destroy();
       // Kysely closes the connection only if it has used it.
@@ -172,7 +184,9 @@ function prepareFile(file: string): void {
     throw new StoreError(`database ${file}: the directory ${directory} cannot be written (${codeOf(error)})`);
   }
   try {
+    // SQLite makes a file that everybody may read, and gives its log the file's own mode. One that is there keeps what it has.
     if (existsSync(file)) accessSync(file, constants.R_OK | constants.W_OK);
+    else closeSync(openSync(file, 'a', ownerOnly));
   } catch (error) {
     throw new StoreError(`database ${file}: the file cannot be written (${codeOf(error)})`);
   }

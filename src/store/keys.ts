@@ -1,4 +1,5 @@
 /** Queries on the table `api_keys`. Checks nothing, and never sees a key itself: only its hash. */
+import type { Page } from './pages.ts';
 import type { Database, KeyChanges, KeyRow, NewKeyRow } from './schema.ts';
 import { timestamp } from './schema.ts';
 
@@ -21,8 +22,14 @@ export function readKeys(
     }));
 }
 
-export function listKeys(db: Database): Promise<KeyRow[]> {
-  return db.selectFrom('api_keys').selectAll().orderBy('id').execute();
+export function listKeys(db: Database, { after, limit }: Page = {}): Promise<KeyRow[]> {
+  return db
+    .selectFrom('api_keys')
+    .selectAll()
+    .$if(after !== undefined, (query) => query.where('id', '>', after ?? 0))
+    .$if(limit !== undefined, (query) => query.limit(limit ?? 0))
+    .orderBy('id')
+    .execute();
 }
 
 export function findKey(db: Database, id: number): Promise<KeyRow | undefined> {

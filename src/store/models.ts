@@ -1,9 +1,16 @@
 /** Queries on the table `models`. Checks nothing: what may be written is the caller's to know. */
+import type { Page } from './pages.ts';
 import type { Database, ModelChanges, ModelRow, NewModelRow } from './schema.ts';
 import { timestamp } from './schema.ts';
 
-export function listModels(db: Database): Promise<ModelRow[]> {
-  return db.selectFrom('models').selectAll().orderBy('id').execute();
+export function listModels(db: Database, { after, limit }: Page = {}): Promise<ModelRow[]> {
+  return db
+    .selectFrom('models')
+    .selectAll()
+    .$if(after !== undefined, (query) => query.where('id', '>', after ?? 0))
+    .$if(limit !== undefined, (query) => query.limit(limit ?? 0))
+    .orderBy('id')
+    .execute();
 }
 
 export function findModelByTitle(db: Database, title: string): Promise<ModelRow | undefined> {
@@ -12,6 +19,15 @@ export function findModelByTitle(db: Database, title: string): Promise<ModelRow 
 
 export function findModelById(db: Database, id: number): Promise<ModelRow | undefined> {
   return db.selectFrom('models').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+/** Those that have one of these titles or ids, in any order. */
+export function findModels(
+  db: Database,
+  by: { readonly titles: readonly string[] } | { readonly ids: readonly number[] },
+): Promise<ModelRow[]> {
+  const query = db.selectFrom('models').selectAll();
+  return ('titles' in by ? query.where('title', 'in', by.titles) : query.where('id', 'in', by.ids)).execute();
 }
 
 export function insertModel(db: Database, row: NewModelRow): Promise<ModelRow> {

@@ -1,9 +1,16 @@
 /** Queries on the table `providers`. Checks nothing: what may be written is the caller's to know. */
+import type { Page } from './pages.ts';
 import type { Database, NewProviderRow, ProviderChanges, ProviderRow } from './schema.ts';
 import { timestamp } from './schema.ts';
 
-export function listProviders(db: Database): Promise<ProviderRow[]> {
-  return db.selectFrom('providers').selectAll().orderBy('id').execute();
+export function listProviders(db: Database, { after, limit }: Page = {}): Promise<ProviderRow[]> {
+  return db
+    .selectFrom('providers')
+    .selectAll()
+    .$if(after !== undefined, (query) => query.where('id', '>', after ?? 0))
+    .$if(limit !== undefined, (query) => query.limit(limit ?? 0))
+    .orderBy('id')
+    .execute();
 }
 
 export function findProvider(db: Database, key: string): Promise<ProviderRow | undefined> {

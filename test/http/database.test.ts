@@ -1,6 +1,6 @@
 /** A database that fails while the server runs: traffic goes on, readiness tells, and what waited is written later. */
 import { randomUUID } from 'node:crypto';
-import { rmSync } from 'node:fs';
+import { renameSync, rmSync } from 'node:fs';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { loadSqlite } from '../../src/store/sqlite.ts';
 import { ask } from './ask.ts';
@@ -106,5 +106,35 @@ describe('without its tables', () => {
     other.close();
     await vi.waitFor(async () => expect(await readiness(scene)).toEqual(degraded), noticed);
     await expectTraffic(scene);
+  });
+});
+
+describe('replaced by another file', () => {
+  it.each([
+    ['as high', 0],
+    ['lower', -1],
+  ])('is read within 2 s, also where its counters are %s', async (_which, difference) => {
+    const scene = await stage();
+    const versions = (database: InstanceType<typeof SqliteDatabase>): { catalog: number; keys: number } => ({
+      catalog: Number(database.prepare('SELECT version FROM catalog_version').pluck().get()),
+      keys: Number(database.prepare('SELECT version FROM keys_version').pluck().get()),
+    });
+    const replacement = `${scene.file}.new`;
+    const present = new SqliteDatabase(scene.file);
+    present.exec(`VACUUM INTO '${replacement}'`);
+    const copy = new SqliteDatabase(replacement);
+    copy.exec("UPDATE models SET title = 'another title' WHERE title = 'qwen2.5-7b-instruct'");
+    const { catalog, keys } = versions(present);
+    copy.prepare('UPDATE catalog_version SET version = ?').run(catalog + difference);
+    copy.prepare('UPDATE keys_version SET version = ?').run(keys + difference);
+    copy.close();
+    present.close();
+    renameSync(replacement, scene.file);
+    const titles = async (): Promise<string[]> => {
+      const answer = ask(scene.port, '/api/llm/models', { method: 'GET' });
+      await answer.done;
+      return JSON.parse(answer.body).data.map(({ title }: { title: string }) => title);
+    };
+    await vi.waitFor(async () => expect(await titles()).toContain('another title'), noticed);
   });
 });

@@ -31,6 +31,17 @@ describe('wrong keys', () => {
     expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(50);
   });
 
+  it('are counted together for all addresses of one IPv6 network', async () => {
+    const scene = await team({ environment: { TRUST_PROXY: 'true' } });
+    const statuses = await Promise.all(
+      Array.from({ length: 40 }, async (_, position) => {
+        const headers = { 'x-forwarded-for': `2001:db8:0:1::${position.toString(16)}` };
+        return (await scene.ask(guess(position), 'GET', '/api/llm/models', undefined, headers)).status;
+      }),
+    );
+    expect([count(statuses, 401), count(statuses, 429)]).toEqual([30, 10]);
+  });
+
   it('keep no right key out, also from the same address', async () => {
     const scene = await team();
     const { key } = await scene.createKey();

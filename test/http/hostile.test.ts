@@ -122,6 +122,21 @@ describe('heads', () => {
     await all;
   });
 
+  it.each([
+    '/api/admin/keys/',
+    '/api/admin/providers/',
+    '/api/admin/models/',
+    '/api/admin/routes/',
+    '/api/llm/models/',
+    '/v1/models/',
+  ])('an id of 2 and of 12 KB behind %s is a 404', async (path) => {
+    for (const length of [2000, 12_000]) {
+      const answer = await fetch(`${scene.url}${path}${'9'.repeat(length)}`);
+      expect([answer.status, answer.headers.get('x-error-code')]).toEqual([404, 'NOT_FOUND']);
+      await answer.text();
+    }
+  });
+
   it('a request id that could break a log is replaced', async () => {
     const answer = ask(scene.port, '/healthz', {
       method: 'GET',

@@ -116,6 +116,14 @@ describe('a key for some models', () => {
     expect(studio.requests.filter((request) => request.method === 'POST')).toEqual([]);
   });
 
+  it('is refused the others as draft models too', async () => {
+    const { ask, createKey: create } = await team();
+    const { key } = await create({ models: [chatModel] });
+    const answer = await ask(key, 'POST', '/api/llm/chat', chatBody({ draft_model: otherModel }));
+    expect(answer.status).toBe(403);
+    expect(answer.body.message).toBe(`无权限:此 API Key 不可使用模型 ${otherModel}`);
+  });
+
   it("is refused them in OpenAI's shape under /v1, streamed or not", async () => {
     const { ask, createKey: create } = await team();
     const { key } = await create({ models: [chatModel] });

@@ -106,6 +106,17 @@ describe('RATE_LIMIT_RPM', () => {
     expect(statuses).toEqual({ true: [200, 200, 429, 200], false: [200, 200, 429, 429] });
   });
 
+  it('holds for all addresses of one IPv6 network together', async () => {
+    const scene = await team({ environment: { ...environment, TRUST_PROXY: 'true' } });
+    const statuses = [];
+    for (const address of ['2001:db8:1:2::1', '2001:db8:1:2::2', '2001:db8:1:2:3::4', '2001:db8:1:3::1']) {
+      const headers = { 'x-forwarded-for': address };
+      const answer = await scene.ask(undefined, 'POST', '/api/llm/chat', chatBody(), headers);
+      statuses.push(answer.status);
+    }
+    expect(statuses).toEqual([200, 200, 429, 200]);
+  });
+
   it("is a key's where it has no limit of its own", async () => {
     const scene = await team({ environment: { RATE_LIMIT_RPM: '1' } });
     const plain = await scene.createKey();

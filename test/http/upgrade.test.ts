@@ -5,11 +5,13 @@
 import { copyFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import SqliteDatabase from 'better-sqlite3';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { openStore } from '../../src/store/database.ts';
+import { loadSqlite } from '../../src/store/sqlite.ts';
 import { temporaryDirectory } from '../unit/workspace.ts';
 import { jsonOf, startGateway } from './gateway.ts';
+
+const SqliteDatabase = await loadSqlite();
 
 type Row = Readonly<Record<string, unknown>>;
 

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readCatalog, readCatalogVersion } from '../../src/store/catalog.ts';
@@ -42,6 +42,13 @@ describe('opening the database', () => {
       1,
       2000,
     ]);
+  });
+
+  it('makes files that only their owner may read', async () => {
+    const { db, file } = await temporaryStore();
+    await insertProvider(db, studio);
+    const modes = ['', '-wal', '-shm'].map((suffix) => statSync(file + suffix).mode & 0o777);
+    expect(modes.map((mode) => mode.toString(8))).toEqual(['600', '600', '600']);
   });
 
   it('refuses a directory that cannot be made', async () => {

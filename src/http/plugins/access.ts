@@ -8,6 +8,7 @@ import { type Config, isLoopbackHost } from '../../config.ts';
 import type { Caller } from '../../gateway/call.ts';
 import { callerIdOf, type GatewayKey, hashKey, type KeyRing, prefixLength } from '../../gateway/keys.ts';
 import { reportRefusal } from '../audit.ts';
+import { networkOf } from '../network.ts';
 import { isOwnOrigin, registerOrigins, withoutPort } from './origins.ts';
 
 /** Who may call a route: anyone, whoever has a key, or the administrator. */
@@ -105,7 +106,7 @@ function createKeyRefusal(): (request: FastifyRequest, presented: string, state:
   return async (request, presented, state) => {
     const reason = state === 'revoked' || state === 'expired' ? (`${state} key` as const) : 'unknown key';
     try {
-      await guesses.consume(request.ip);
+      await guesses.consume(networkOf(request.ip));
     } catch (counted) {
       if (!(counted instanceof RateLimiterRes)) throw counted;
       // One line tells of the flood; the rest of it would only fill the disk.
@@ -165,7 +166,7 @@ export async function registerAccess(app: FastifyInstance, config: Config, keys:
           throw new GatewayError('FORBIDDEN', { detail: notLocal[reason] });
         }
       }
-      request.caller ??= { id: address, address };
+      request.caller ??= { id: networkOf(address), address };
       return undefined;
     }
     if (found === undefined) {
