@@ -16,7 +16,7 @@ const SqliteDatabase = await loadSqlite();
 type Row = Readonly<Record<string, unknown>>;
 
 const directory = fileURLToPath(new URL('../fixtures/databases/', import.meta.url));
-const fixtures = readdirSync(directory).filter((name) => name.endsWith('.db'));
+const fixtures = readdirSync(directory).filter((name) => /^\d{4}_.*\.db$/.test(name));
 
 /** Counted by the database itself, so that a migration may move them on. */
 const counters: ReadonlySet<string> = new Set(['catalog_version', 'keys_version', 'sqlite_sequence']);
