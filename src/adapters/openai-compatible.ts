@@ -147,6 +147,7 @@ const wireOptions = (request: GenerationRequest, target: Target): WireOptions =>
   // Some servers ignore it.
   firstCallOnly: request.parameters.parallel_tool_calls === false,
   classify,
+  speaksOpenAI: true,
 });
 
 export const chatCompletions: ProviderAdapter & Required<Pick<ProviderAdapter, 'completion'>> = {
@@ -156,7 +157,7 @@ export const chatCompletions: ProviderAdapter & Required<Pick<ProviderAdapter, '
   completion,
   decodeResult: (body, request, target) => decodeCompletion(body, wireOptions(request, target)),
   decoder: (request, target) => chunkDecoder(wireOptions(request, target)),
-  decodeError: (answer, target) => answerFailure(answer, { target, classify }),
+  decodeError: (answer, target) => answerFailure(answer, { target, classify, speaksOpenAI: true }),
 };
 
 /** OpenAI's own limit; smaller ones are the server's to name. */
@@ -167,13 +168,16 @@ const embeddings: EmbeddingAdapter = {
   refuse: () => undefined,
   batchLimit: () => mostInputs,
   embed: embeddingCall,
-  decodeEmbeddings: (body, target) => decodeEmbeddingList(body, { target, classify }),
-  decodeError: (answer, target) => answerFailure(answer, { target, classify }),
+  decodeEmbeddings: (body, target) => decodeEmbeddingList(body, { target, classify, speaksOpenAI: true }),
+  decodeError: (answer, target) => answerFailure(answer, { target, classify, speaksOpenAI: true }),
 };
 
 const text = z.string().nullish().catch(undefined);
 const count = z.number().positive().nullish().catch(undefined);
 const words = z.array(z.string()).nullish().catch(undefined);
+
+const namesOfTruths = (truths: Readonly<Record<string, unknown>>): string[] =>
+  Object.keys(truths).filter((name) => truths[name] === true);
 
 const listedModel = z.object({
   id: z.string().min(1),
@@ -191,6 +195,13 @@ const listedModel = z.object({
   status: z.object({ value: text }).nullish().catch(undefined),
   /** OpenRouter */
   architecture: z.object({ input_modalities: words }).nullish().catch(undefined),
+  /** A list of words here, in another gateway of this kind; Mistral's is an object of truths. */
+  capabilities: z
+    .union([z.array(z.string()), z.record(z.string(), z.unknown()).transform(namesOfTruths)])
+    .nullish()
+    .catch(undefined),
+  /** OpenRouter */
+  supported_parameters: words,
 });
 
 type ListedModel = z.output<typeof listedModel>;
@@ -224,11 +235,23 @@ function stateOf(status: string | null | undefined): ModelInfo['state'] {
   return status === 'unloaded' ? 'not-loaded' : 'unknown';
 }
 
+/** What lists call the use of tools, and thinking. */
+const toolWords = ['tool_use', 'tools', 'function_calling', 'tool_calling'];
+const thinkingWords = ['reasoning', 'thinking'];
+
 function describe(model: ListedModel, capabilities: readonly string[] | undefined): ModelInfo {
   const { type, owned_by, max_model_len, context_length, max_context_length, meta, architecture } = model;
   const length = max_model_len ?? context_length ?? max_context_length ?? meta?.n_ctx_train;
   const modalities = architecture?.input_modalities;
-  const vision = modalities ? modalities.includes('image') : capabilities?.includes('multimodal');
+  const told = [
+    ...(model.capabilities ?? []),
+    ...(model.supported_parameters ?? []),
+    ...(capabilities ?? []),
+  ];
+  const sees = told.includes('vision') || told.includes('multimodal');
+  const vision = modalities ? modalities.includes('image') : sees || (capabilities ? false : undefined);
+  const toolUse = toolWords.some((word) => told.includes(word));
+  const thinks = thinkingWords.some((word) => told.includes(word));
   const embeds = type ? type.startsWith('embedding') : embeddingName.test(model.id);
   return {
     id: model.id,
@@ -237,6 +260,8 @@ function describe(model: ListedModel, capabilities: readonly string[] | undefine
     ...(owned_by ? { publisher: owned_by } : {}),
     ...(length ? { maxContextLength: length } : {}),
     ...(vision === undefined || embeds ? {} : { vision }),
+    ...(toolUse && !embeds ? { toolUse } : {}),
+    ...(thinks && !embeds ? { reasoningOptions: Object.keys(efforts) } : {}),
   };
 }
 

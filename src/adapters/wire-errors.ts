@@ -9,6 +9,8 @@ export interface WireError {
   readonly words: string;
   readonly code: string | undefined;
   readonly type: string | undefined;
+  /** The field that it is about, where the server tells as OpenAI does. */
+  readonly param?: string | undefined;
 }
 
 /** What a provider's own error codes tell beyond the HTTP status; members that are absent leave the shared reading. */
@@ -24,6 +26,8 @@ export interface Verdict {
 
 export interface ErrorContext {
   readonly target: Target;
+  /** The server's `param` and `code` are OpenAI's, and so may be told to clients of OpenAI. */
+  readonly speaksOpenAI?: boolean;
   readonly classify?: (error: WireError, status: number | undefined) => Verdict | undefined;
 }
 
@@ -83,6 +87,7 @@ function wireError(said: JsonObject): WireError {
     words: wordsIn(said),
     code: code === undefined ? undefined : String(code),
     type: looseText(said['type']),
+    param: looseText(said['param']),
   };
 }
 
@@ -139,6 +144,9 @@ export function wordsOf(body: string): WireError {
   return isObject(json) ? wireError(json) : { ...nothing, words: wordsIn(json) };
 }
 
+/** `messages[0].content`, `model_not_found`: no sentence and no number, which would be a status. */
+const nameLike = /^[a-z_][\w.[\]-]{0,199}$/i;
+
 /**
  * The gateway's error for an upstream's complaint, its words freed of keys and addresses.
  * @param status HTTP status; undefined for an error that arrived inside a 200
@@ -154,11 +162,18 @@ export function failure(
   const words = verdict?.words ?? error.words;
   const said = words === '' ? (error.code ?? error.type ?? '') : words;
   const meant = verdict?.status ?? status;
+  const secrets = target.apiKey === undefined ? [] : [target.apiKey];
+  const tellable = (name: string | undefined): string | undefined =>
+    name !== undefined && nameLike.test(name) && sanitizeWords(name, secrets) === name ? name : undefined;
   return upstreamError({
     displayName: target.displayName,
     provider: target.provider,
     status: blamesTheModel(error, meant) ? 404 : meant,
-    words: sanitizeWords(said, target.apiKey === undefined ? [] : [target.apiKey]),
+    words: sanitizeWords(said, secrets),
+    said:
+      context.speaksOpenAI === true
+        ? { param: tellable(error.param), code: tellable(error.code) }
+        : undefined,
     retryAfterSeconds: verdict?.retryAfterSeconds ?? retryAfterSeconds,
     reason: verdict?.reason ?? reasonOf(error, meant),
     retryable: verdict?.retryable,

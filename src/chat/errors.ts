@@ -42,6 +42,11 @@ export type ErrorCause =
   | 'stopped'
   | 'stream_only';
 
+export interface UpstreamNames {
+  readonly param: string | undefined;
+  readonly code: string | undefined;
+}
+
 export interface GatewayErrorOptions {
   /** Why, in Chinese or in the upstream's words: appended to the table's message after an ASCII colon. */
   readonly detail?: string;
@@ -56,6 +61,8 @@ export interface GatewayErrorOptions {
   readonly reason?: ErrorCause;
   /** The HTTP status that the upstream answered with. */
   readonly upstreamStatus?: number;
+  /** What an upstream that speaks OpenAI's wire called its error, for clients that do too. */
+  readonly said?: UpstreamNames | undefined;
   /** For a 405: the methods that exist. */
   readonly allow?: string;
   readonly cause?: unknown;
@@ -70,6 +77,7 @@ export class GatewayError extends Error {
   readonly retryAfterSeconds: number | undefined;
   readonly reason: ErrorCause | undefined;
   readonly upstreamStatus: number | undefined;
+  readonly said: UpstreamNames | undefined;
   readonly allow: string | undefined;
 
   constructor(code: ErrorCode, options: GatewayErrorOptions = {}) {
@@ -86,6 +94,7 @@ export class GatewayError extends Error {
     this.retryAfterSeconds = options.retryAfterSeconds;
     this.reason = options.reason;
     this.upstreamStatus = options.upstreamStatus;
+    this.said = options.said;
     this.allow = options.allow;
   }
 }
@@ -164,6 +173,7 @@ export interface UpstreamFailure {
   readonly retryAfterSeconds?: number | undefined;
   readonly reason?: ErrorCause | undefined;
   readonly retryable?: boolean | undefined;
+  readonly said?: UpstreamNames | undefined;
 }
 
 /**
@@ -179,6 +189,7 @@ export function upstreamError(failure: UpstreamFailure): GatewayError {
     ...(status === undefined ? {} : { upstreamStatus: status }),
     ...(failure.retryAfterSeconds === undefined ? {} : { retryAfterSeconds: failure.retryAfterSeconds }),
     ...(failure.retryable === undefined ? {} : { retryable: failure.retryable }),
+    said: failure.said,
   };
   if (failure.reason === 'context_length' || failure.reason === 'content_filter') {
     return new GatewayError('INVALID_PARAMS', { ...common, detail: said });

@@ -129,7 +129,11 @@ function kindOf(error: GatewayError): { readonly type: string; readonly code: st
 /** The body of an error, and of the event that ends a stream which failed. */
 export function openaiError(error: GatewayError) {
   const { type, code } = kindOf(error);
-  return { error: { message: error.message, type, param: error.param ?? null, code } };
+  const { said, reason } = error;
+  // Clients look for the codes of these reasons, whatever the upstream calls them.
+  const known = reason === 'context_length' || reason === 'content_filter' || reason === 'quota';
+  const param = error.param ?? said?.param ?? null;
+  return { error: { message: error.message, type, param, code: known ? code : (said?.code ?? code) } };
 }
 
 /** What the model list tells of a model beside its name: fields of our own behind OpenAI's four. */

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { chatCompletions, openaiCompatible } from '../../src/adapters/openai-compatible.ts';
 import type { ModelInfo, Target } from '../../src/chat/adapter.ts';
 import type { ChatRequest, Parameters } from '../../src/chat/request.ts';
+import { openaiError } from '../../src/facades/openai.ts';
 
 const target = (more: Partial<Target> = {}): Target => ({
   provider: 'rig',
@@ -154,6 +155,26 @@ describe('model lists', () => {
     ]);
   });
 
+  it.each([
+    ['of words', { capabilities: ['vision', 'tool_use', 'reasoning'] }],
+    ['of truths', { capabilities: { vision: true, function_calling: true, reasoning: true, audio: false } }],
+    [
+      'as parameters',
+      { architecture: { input_modalities: ['text', 'image'] }, supported_parameters: ['tools', 'reasoning'] },
+    ],
+  ])('keep what a model can do: %s', (_, told) => {
+    expect(decode({ data: [{ id: 'a', ...told }] })).toEqual([
+      {
+        id: 'a',
+        type: 'llm',
+        state: 'unknown',
+        vision: true,
+        toolUse: true,
+        reasoningOptions: ['off', 'low', 'medium', 'high'],
+      },
+    ]);
+  });
+
   it('of llama.cpp with several models: which are loaded', () => {
     const data = [
       { id: 'a', status: { value: 'loaded' } },
@@ -219,5 +240,46 @@ describe('the provider', () => {
 
   it('needs no key and brings its models along', () => {
     expect(openaiCompatible).toMatchObject({ kind: 'openai', credential: 'optional', discovers: true });
+  });
+});
+
+describe('an error of the upstream', () => {
+  const told = (error: object, apiKey?: string) =>
+    openaiError(
+      chatCompletions.decodeError(
+        {
+          status: 400,
+          contentType: 'application/json',
+          body: JSON.stringify({ error }),
+          retryAfterSeconds: undefined,
+        },
+        target({ apiKey }),
+      ),
+    ).error;
+
+  it('keeps its param and code for clients of OpenAI', () => {
+    const error = {
+      message: 'no',
+      type: 'invalid_request_error',
+      param: 'messages[0].role',
+      code: 'invalid_value',
+    };
+    expect(told(error)).toMatchObject({ param: 'messages[0].role', code: 'invalid_value' });
+  });
+
+  it('keeps neither a number, nor a sentence, nor the key', () => {
+    expect(told({ message: 'no', param: 'see http://10.0.0.1/x', code: 400 })).toMatchObject({
+      param: null,
+      code: null,
+    });
+    expect(told({ message: 'no', param: 'my-secret', code: 'my-secret' }, 'my-secret')).toMatchObject({
+      param: null,
+      code: null,
+    });
+  });
+
+  it('has the code that clients look for where the prompt does not fit', () => {
+    const error = { message: 'the prompt is too long: maximum context length is 10', code: 'too_long' };
+    expect(told(error)).toMatchObject({ code: 'context_length_exceeded' });
   });
 });
