@@ -162,7 +162,7 @@ function thinkingFields(parameters: Parameters, family: QwenFamily): ThinkingFie
 
 /** Whether this call has to be streamed, whatever the caller wants. */
 function mustStream(family: QwenFamily, thinking: ThinkingFields, target: Target): boolean {
-  if (target.streamOnly === true) return true;
+  if (target.learnt?.has('stream_only')) return true;
   return (
     family.streamOnly === 'always' || (family.streamOnly === 'thinking' && thinking.enable_thinking === true)
   );

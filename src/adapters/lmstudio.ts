@@ -128,7 +128,7 @@ function infoV1(model: ModelV1, tellsReasoning: boolean): ModelInfo {
 
 function infoV0(model: ModelV0): ModelInfo {
   const loaded = model.state === 'loaded';
-  const notLoaded = model.state === 'not-loaded' ? 'not-loaded' : 'unknown';
+  const notLoaded = model.state === 'not-loaded' || model.state === 'loading' ? 'not-loaded' : 'unknown';
   const type = model.type ?? usualType(model.id);
   return {
     id: model.id,

@@ -12,13 +12,14 @@ import type {
   ProviderKind,
   Target,
 } from '../chat/adapter.ts';
-import type { GatewayError } from '../chat/errors.ts';
+import type { GatewayError, Lesson } from '../chat/errors.ts';
 import { passes } from '../chat/passthrough.ts';
 import type {
   ChatRequest,
   CompletionRequest,
   GenerationRequest,
   ParameterName,
+  Parameters,
   Reasoning,
 } from '../chat/request.ts';
 import {
@@ -96,9 +97,17 @@ function refuse(request: GenerationRequest, target: Target): GatewayError | unde
   return blindToImage(request, target);
 }
 
-/** Usage in streams comes only to those who ask. */
-const streaming = (stream: boolean): object =>
-  stream ? { stream, stream_options: { include_usage: true } } : { stream };
+/** Usage in streams comes only to those who ask; some servers refuse the question. */
+const streaming = (stream: boolean, { learnt }: Target): object =>
+  stream && learnt?.has('no_stream_options') !== true
+    ? { stream, stream_options: { include_usage: true } }
+    : { stream };
+
+/** OpenAI's newer models take the length limit under its newer name alone, most other servers under the older one. */
+function lengthLimit({ max_tokens }: Parameters, { learnt }: Target): object {
+  if (max_tokens === undefined || learnt?.has('max_completion_tokens') !== true) return {};
+  return { max_tokens: undefined, max_completion_tokens: max_tokens };
+}
 
 function chat(request: ChatRequest, target: Target) {
   const { parameters, stream, extra } = request;
@@ -107,11 +116,12 @@ function chat(request: ChatRequest, target: Target) {
     model: target.model,
     messages: wireMessages(request.messages, true),
     ...pick(parameters, sentOfChat),
+    ...lengthLimit(parameters, target),
     // OpenAI itself takes names too, but LM Studio refuses them here, llama.cpp and Ollama do not look at them.
     ...toolsByRequired(parameters),
     ...(response_format === undefined ? {} : { response_format: wireResponseFormat(response_format) }),
     ...(reasoning === undefined || reasoning === 'on' ? {} : { reasoning_effort: efforts[reasoning] }),
-    ...streaming(stream),
+    ...streaming(stream, target),
     ...extra,
   };
   return jsonCall('/chat/completions', body, target.apiKey, stream);
@@ -123,10 +133,19 @@ function completion(request: CompletionRequest, target: Target) {
     model: target.model,
     prompt,
     ...pick(parameters, sentOfCompletion),
-    ...streaming(stream),
+    ...streaming(stream, target),
     ...extra,
   };
   return jsonCall('/completions', body, target.apiKey, stream);
+}
+
+/** What a refusal of something that this gateway adds, or names, teaches. */
+function lessonOf({ words }: WireError, status: number | undefined): Lesson | undefined {
+  if (status !== 400 && status !== 422) return undefined;
+  if (/\bstream_options\b/.test(words)) return 'no_stream_options';
+  return /\bmax_tokens\b/.test(words) && /\bmax_completion_tokens\b/.test(words)
+    ? 'max_completion_tokens'
+    : undefined;
 }
 
 /** What the codes that these servers share tell beyond the HTTP status. */
@@ -137,6 +156,8 @@ function classify(error: WireError, status: number | undefined): Verdict | undef
     return { reason: 'quota', retryable: false };
   }
   if (/^content_(?:filter|policy_violation)$/.test(code)) return { status: 400, reason: 'content_filter' };
+  const lesson = lessonOf(error, status);
+  if (lesson !== undefined) return { reason: lesson };
   // llama.cpp and vLLM write the HTTP status into errors that come inside a stream.
   return status === undefined && /^[45]\d\d$/.test(code) ? { status: Number(code) } : undefined;
 }

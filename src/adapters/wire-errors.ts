@@ -180,9 +180,17 @@ export function failure(
   });
 }
 
+/** LM Studio's answer in the moment in which it begins to load a model: a page of HTML, where its list says that it is not loaded. */
+const beginsLoad = ({ status, body }: UpstreamAnswer, { info }: Target): boolean =>
+  status === 500 && info?.state === 'not-loaded' && /^\s*<(?:!doctype|html)/i.test(body);
+
 /** The gateway's error for an answer that is not a 2xx of the expected kind. */
 export function answerFailure(answer: UpstreamAnswer, context: ErrorContext): GatewayError {
   const refused = answer.status < 200 || answer.status > 299;
+  if (beginsLoad(answer, context.target)) {
+    const { displayName, provider } = context.target;
+    return upstreamError({ displayName, provider, status: answer.status, words: '', reason: 'loading' });
+  }
   return failure(
     wordsOf(answer.body),
     context,

@@ -1,5 +1,5 @@
 /** What the engine knows of a provider: the interfaces that adapters implement. Pure: no I/O, no clock, no logger. */
-import type { GatewayError } from './errors.ts';
+import type { GatewayError, Lesson } from './errors.ts';
 import type { ChatEvent, ChatResult, Usage } from './events.ts';
 import type { ChatRequest, CompletionRequest, EmbeddingRequest, GenerationRequest } from './request.ts';
 
@@ -62,8 +62,8 @@ export interface Target {
   readonly info: ModelInfo | undefined;
   /** The fields beside the gateway's own that go there as they came; see passthrough.ts. */
   readonly passthrough?: readonly string[];
-  /** The upstream refused a plain call of this model before (reason `stream_only`): it has to be streamed. */
-  readonly streamOnly?: boolean;
+  /** What the upstream's refusals taught about how this model must be asked. */
+  readonly learnt?: ReadonlySet<Lesson>;
 }
 
 /** A server-sent event. `event` is `message` unless the upstream named it. */

@@ -40,7 +40,14 @@ export type ErrorCause =
   | 'format'
   | 'empty'
   | 'stopped'
-  | 'stream_only';
+  | Lesson;
+
+/**
+ * What a refusal teaches about how an upstream wants one of its models to be asked: streamed only, with the length limit under
+ * OpenAI's newer name, without `stream_options`.
+ */
+export const lessons = ['stream_only', 'max_completion_tokens', 'no_stream_options'] as const;
+export type Lesson = (typeof lessons)[number];
 
 export interface UpstreamNames {
   readonly param: string | undefined;

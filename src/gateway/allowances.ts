@@ -56,6 +56,13 @@ function bytesOf(request: GenerationRequest | EmbeddingRequest): number {
   }
 }
 
+/** Roughly how many tokens a prompt has, the tools that it offers included. */
+export function estimatePrompt(request: GenerationRequest): number {
+  const { tools } = request.parameters;
+  const offered = tools === undefined ? 0 : Buffer.byteLength(JSON.stringify(tools));
+  return Math.ceil((bytesOf(request) + offered) / bytesPerToken);
+}
+
 /** Roughly how many tokens a request will use, its answer included. */
 export function estimateTokens(request: GenerationRequest | EmbeddingRequest): number {
   const answer = request.kind === 'embedding' ? 0 : (request.parameters.max_tokens ?? usualAnswer);

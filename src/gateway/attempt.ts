@@ -3,12 +3,11 @@ import type { Frame, ProviderAdapter, StreamDecoder, Target, UpstreamCall } from
 import { GatewayError, silentUpstreamError } from '../chat/errors.ts';
 import { type ChatEvent, type ChatResult, Collector, toEvents } from '../chat/events.ts';
 import type { GenerationRequest } from '../chat/request.ts';
-import type { Timeouts } from '../config.ts';
 import type { Exchange, ResponseHead, UpstreamClient } from '../upstream/client.ts';
 import { TransportError } from '../upstream/errors.ts';
 import { FrameReader, FrameTooLong } from '../upstream/sse.ts';
 import type { Call } from './call.ts';
-import { StreamLimits } from './limits.ts';
+import { type RouteTimeouts, StreamLimits } from './limits.ts';
 import { SurrogatePairs } from './surrogates.ts';
 
 /**
@@ -23,7 +22,9 @@ export interface Attempt {
   readonly baseUrl: string;
   readonly target: Target;
   readonly adapter: ProviderAdapter;
-  readonly timeouts: Timeouts;
+  readonly timeouts: RouteTimeouts;
+  /** How long a plain answer may let its head wait, since another route is left. Milliseconds; 0: as long as the total limit. */
+  readonly patienceMs: number;
   /** What became of it as far as retries are concerned. */
   readonly progress: AttemptProgress;
   /** Told when a part of the answer came. */
@@ -37,6 +38,8 @@ export interface AttemptProgress {
   heard: boolean;
   /** A part of the answer came. Once it was shown to the client, no other try may take over. */
   committed: boolean;
+  /** Its body came to a clean end. */
+  ended: boolean;
   /** The HTTP status of the upstream's answer, once it came. */
   status: number | undefined;
   /** The upstream asked not to be asked again: it has tried for itself, or the call goes round in a circle. */
@@ -60,16 +63,23 @@ export function withCallHeaders(request: UpstreamCall, { upstreamHeaders }: Call
 
 export const isSuccess = (status: number): boolean => status >= 200 && status < 300;
 
-/** What is left of the total limit, which spans all tries; 0 = no limit. @throws GatewayError TIMEOUT if nothing is */
+/**
+ * What a try may take: all of a total limit of its route's own, else what is left of the one that spans all tries; 0 = no limit.
+ * @throws GatewayError TIMEOUT if nothing is
+ */
 export function remainingMs({ timeouts, call }: Pick<Attempt, 'timeouts' | 'call'>): number {
-  if (timeouts.totalMs === 0) return 0;
+  if (timeouts.totalMs === 0 || timeouts.totalIsOwn) return timeouts.totalMs;
   const remaining = timeouts.totalMs - call.tryingMs;
-  if (remaining <= 0) throw totalTimeout();
+  if (remaining <= 0) throw totalTimeout(timeouts);
   return Math.ceil(remaining);
 }
 
-export const totalTimeout = (): GatewayError =>
-  new GatewayError('TIMEOUT', { retryable: false, cause: 'total limit' });
+export const totalTimeout = ({ totalIsOwn }: RouteTimeouts): GatewayError =>
+  new GatewayError('TIMEOUT', { retryable: totalIsOwn, cause: 'total limit' });
+
+/** A route that was silent for too long. */
+export const silence = (limit: 'first event' | 'idle'): GatewayError =>
+  new GatewayError('TIMEOUT', { cause: `${limit} limit` });
 
 /**
  * Runs one try. With a sink the events go there and nothing is returned; without one the answer is collected, also from a
@@ -115,18 +125,23 @@ async function readWhole(
   exchange: Exchange,
   totalMs: number,
 ): Promise<ChatResult> {
-  let expired = false;
-  const timer =
-    totalMs > 0
+  let expired: GatewayError | undefined;
+  const expireAfter = (milliseconds: number, error: () => GatewayError): NodeJS.Timeout | undefined =>
+    milliseconds > 0
       ? setTimeout(() => {
-          expired = true;
+          expired ??= error();
           exchange.destroy();
-        }, totalMs)
+        }, milliseconds)
       : undefined;
+  const total = expireAfter(totalMs, () => totalTimeout(attempt.timeouts));
+  const patience = expireAfter(attempt.patienceMs, () => silence('first event'));
   try {
     const head = await exchange.head;
+    clearTimeout(patience);
     attempt.progress.heard = true;
-    const result = decodeWhole(attempt, request, head, await bodyOf(exchange, head));
+    const body = await bodyOf(exchange, head);
+    attempt.progress.ended = true;
+    const result = decodeWhole(attempt, request, head, body);
     noteModel(attempt, result.model);
     attempt.call.usage = result.usage;
     attempt.call.reasoningTokens = result.stats?.reasoning_tokens;
@@ -134,9 +149,10 @@ async function readWhole(
     attempt.call.end(result.finish.reason);
     return result;
   } catch (error) {
-    throw expired ? totalTimeout() : asGatewayError(attempt, error);
+    throw expired ?? asGatewayError(attempt, error);
   } finally {
-    clearTimeout(timer);
+    clearTimeout(total);
+    clearTimeout(patience);
     close(attempt, exchange);
   }
 }
@@ -220,9 +236,7 @@ class StreamAttempt {
     const totalMs = remainingMs(attempt);
     this.#exchange = open(attempt, upstreamCall);
     this.#limits = new StreamLimits(attempt.timeouts, totalMs, (limit) =>
-      this.#fail(
-        limit === 'total' ? totalTimeout() : new GatewayError('TIMEOUT', { cause: `${limit} limit` }),
-      ),
+      this.#fail(limit === 'total' ? totalTimeout(attempt.timeouts) : silence(limit)),
     );
   }
 
@@ -233,6 +247,7 @@ class StreamAttempt {
       if (isSuccess(head.status) && isEventStream(head)) {
         this.#request = undefined;
         await this.#exchange.read((chunk) => this.#chunk(chunk));
+        this.#attempt.progress.ended = true;
         this.#conclude(true);
       } else {
         this.#attempt.progress.heard = true;

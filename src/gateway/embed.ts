@@ -12,6 +12,7 @@ import {
   isFinal,
   isSuccess,
   remainingMs,
+  silence,
   totalTimeout,
   withCallHeaders,
 } from './attempt.ts';
@@ -59,6 +60,8 @@ export interface EmbeddingAttempt {
   readonly candidate: Candidate<EmbeddingAdapter>;
   readonly progress: AttemptProgress;
   readonly batches: EmbeddingBatches;
+  /** How long a batch may take, since another route is left. Milliseconds; 0: as long as the total limit. */
+  readonly patienceMs: number;
   /** A slot for one more batch at once, beside the one that the call holds; undefined where none is free. */
   moreSlots(): Slot | undefined;
 }
@@ -116,21 +119,27 @@ async function firstFailure(workers: readonly Promise<void>[]): Promise<void> {
   if (failure !== undefined) throw failure.error;
 }
 
+/** Whether the total limit is the one that counts. @param patienceMs how long another route is kept waiting; 0 where none is left */
+const isPatient = (totalMs: number, patienceMs: number): boolean =>
+  patienceMs === 0 || (totalMs > 0 && totalMs < patienceMs);
+
 async function embedBatch(
-  { client, call, request, candidate, progress }: EmbeddingAttempt,
+  { client, call, request, candidate, progress, patienceMs }: EmbeddingAttempt,
   input: readonly string[],
   signal: AbortSignal,
 ): Promise<EmbeddingResult> {
   const { adapter, target, timeouts } = candidate;
   const { baseUrl } = candidate.route.provider;
+  let totalMs = 0;
   try {
     const upstreamCall = withCallHeaders(
       adapter.embed({ ...adjustedEmbedding(request, candidate.adjustment), input }, target),
       call,
     );
+    totalMs = remainingMs({ timeouts, call });
     const answer = await client.fetchText(baseUrl, upstreamCall, {
       connectTimeoutMs: timeouts.connectMs,
-      totalTimeoutMs: remainingMs({ timeouts, call }),
+      totalTimeoutMs: isPatient(totalMs, patienceMs) ? totalMs : patienceMs,
       signal,
       hops: call.hops,
     });
@@ -146,7 +155,8 @@ async function embedBatch(
     if (error instanceof GatewayError) throw error;
     if (!(error instanceof TransportError)) throw error;
     progress.sent ||= error.sent;
-    throw error.kind === 'timeout' ? totalTimeout() : asGatewayError({ target }, error);
+    if (error.kind !== 'timeout') throw asGatewayError({ target }, error);
+    throw isPatient(totalMs, patienceMs) ? totalTimeout(timeouts) : silence('first event');
   }
 }
 

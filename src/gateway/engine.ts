@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { EmbeddingAdapter, EmbeddingResult, ProviderAdapter } from '../chat/adapter.ts';
-import { GatewayError, invalidParameter } from '../chat/errors.ts';
+import { GatewayError, invalidParameter, type Lesson, lessons } from '../chat/errors.ts';
 import type { ChatEvent, ChatResult } from '../chat/events.ts';
 import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
 import type { Config } from '../config.ts';
@@ -17,9 +17,16 @@ import { EmbeddingBatches, runEmbedding } from './embed.ts';
 import { adjusted, refuseUnknown } from './fit.ts';
 import { checkIntegrations } from './integrations.ts';
 import type { Observer } from './observer.ts';
-import { backoffMs, hasSideEffects, judge, mayHaveActed, type Verdict } from './retry.ts';
-import { type Candidate, candidatesFor, embeddingCandidatesFor, mayFit, orderCandidates } from './routing.ts';
+import { hasSideEffects, mayHaveActed } from './retry.ts';
+import {
+  type Candidate,
+  candidatesFor,
+  embeddingCandidatesFor,
+  orderCandidates,
+  overflowOf,
+} from './routing.ts';
 import type { StoredChats } from './stored-chats.ts';
+import { Tries } from './tries.ts';
 
 export interface EngineDependencies {
   readonly catalog: Catalog;
@@ -47,10 +54,18 @@ interface Work<Adapter, Result> {
   readonly repeatable: boolean;
   /** Whether the client sees the answer as it comes: then nobody may take over from a try that began one. */
   readonly live: boolean;
-  /** One try on one route. */
-  run(candidate: Candidate<Adapter>, progress: AttemptProgress): Promise<Result>;
+  /** One try on one route. @param patienceMs how long a plain answer may let its head wait, since another route is left; 0: no limit */
+  run(candidate: Candidate<Adapter>, progress: AttemptProgress, patienceMs: number): Promise<Result>;
+  /** A better reading of what a try failed with, where there is one. */
+  explain?(
+    error: unknown,
+    candidate: Candidate<Adapter>,
+    progress: AttemptProgress,
+  ): GatewayError | undefined;
   /** Told the place in the queue (1 is next) whenever it changes. */
   readonly onPosition?: ((position: number) => void) | undefined;
+  /** Told whenever a model that is being loaded is waited for. */
+  readonly onLoading?: (() => void) | undefined;
   /** Told which route answered, once it did. */
   readonly onAnswer?: (candidate: Candidate<Adapter>) => void;
 }
@@ -78,8 +93,8 @@ class Kept<T> {
 
 export class Engine {
   readonly #deps: EngineDependencies;
-  /** Upstream models that refused a call without streaming. Bounded by the routes that ever were. */
-  readonly #streamOnly = new Set<string>();
+  /** How upstream models must be asked, by what their refusals taught. Bounded by the routes that ever were. */
+  readonly #learnt = new Map<string, ReadonlySet<Lesson>>();
   /**
    * By route that ever was, the names (up to `mostStrangers`) that the log told of. Some servers answer under other names for ever
    * (an alias, whatever a router chose): a line for each of their calls would drown the log.
@@ -131,7 +146,7 @@ export class Engine {
         candidates: () => this.#admit(request, call, 1, routed),
         repeatable: true,
         live: false,
-        run: (candidate, progress) =>
+        run: (candidate, progress, patienceMs) =>
           runEmbedding({
             client,
             call,
@@ -139,6 +154,7 @@ export class Engine {
             candidate,
             progress,
             batches,
+            patienceMs,
             moreSlots: () => admission.tryAcquire(candidate),
           }),
       },
@@ -171,11 +187,16 @@ export class Engine {
         },
         repeatable: !hasSideEffects(request),
         live: sink !== undefined,
-        run: (candidate, progress) => this.#attempt(candidate, kept, call, sink, progress),
+        run: (candidate, progress, patienceMs) =>
+          this.#attempt(candidate, kept, call, sink, progress, patienceMs),
+        explain: (error, candidate, progress) =>
+          saidNothing(error, progress) ? overflowOf(kept.value, candidate) : undefined,
         onPosition:
           sink !== undefined && request.includeProgress
             ? (position) => void sink([queuedEvent(position)])
             : undefined,
+        onLoading:
+          sink !== undefined && request.includeProgress ? () => void sink([loadingEvent]) : undefined,
         onAnswer: (candidate) => {
           if (call.responseId === undefined) return;
           const at = { provider: candidate.provider, upstreamModel: candidate.target.model };
@@ -218,28 +239,32 @@ export class Engine {
     const { breakers, config, log } = this.#deps;
     try {
       const candidates = work.candidates();
-      let left = candidates instanceof Promise ? await candidates : candidates;
-      let failed: readonly Candidate[] = [];
-      let served500 = false;
+      const tries = new Tries(
+        candidates instanceof Promise ? await candidates : candidates,
+        call,
+        config.maxRetries,
+      );
       for (;;) {
         // The client may have left while the model or its stored chat was looked for.
         if (call.stopped) call.signal.throwIfAborted();
-        const places = this.#inOrder(preferFresh(left, failed));
+        const places = this.#inOrder(tries.places);
         const admitted = this.#takePlace(places) ?? (await this.#waitForPlace(places, call, work.onPosition));
         const candidate = admitted.place;
         const progress: AttemptProgress = {
           sent: false,
           heard: false,
           committed: false,
+          ended: false,
           status: undefined,
           final: false,
         };
         const tried = this.#startTry(candidate, call);
+        const patienceMs = work.repeatable && tries.othersFollow ? candidate.timeouts.firstEventMs : 0;
         let outcome: Outcome<Result>;
         try {
-          outcome = { value: await work.run(candidate, progress) };
+          outcome = { value: await work.run(candidate, progress, patienceMs) };
         } catch (error) {
-          outcome = { error };
+          outcome = { error: work.explain?.(error, candidate, progress) ?? error };
         }
         this.#endTry(tried, admitted, progress, outcome, call);
         if ('value' in outcome) {
@@ -249,26 +274,23 @@ export class Engine {
         const { error } = outcome;
         if (call.stopped) throw error;
         breakers.report(candidate.provider, error);
-        const unsafe =
+        const over =
           (work.live && progress.committed) || (progress.sent && !work.repeatable && mayHaveActed(error));
-        const streamOnly = this.#learnStreamOnly(error, candidate);
-        const verdict: Verdict = unsafe
-          ? 'stop'
-          : streamOnly
-            ? 'again'
-            : judge(error, served500, progress.final);
-        served500 ||= error instanceof GatewayError && error.upstreamStatus === 500;
-        left = remaining(left, candidate, verdict);
-        // Learning how a model must be asked is not a retry.
-        if (left.length === 0 || (!streamOnly && call.attempts > config.maxRetries)) throw error;
+        const taught = !over && this.#learn(error, candidate);
+        const next = tries.next({
+          candidate,
+          error,
+          startedMs: tried.startedMs,
+          over,
+          taught,
+          final: progress.final,
+        });
         log.warn(
-          { requestId: call.requestId, provider: candidate.provider, verdict, err: error },
+          { requestId: call.requestId, provider: candidate.provider, verdict: next.verdict, err: error },
           'a try failed, another follows',
         );
-        if (streamOnly) continue;
-        failed = [...failed, candidate];
-        if (left.every((other) => failed.includes(other)))
-          await this.#backOff(error, call, candidate.timeouts.totalMs);
+        if (next.loading) work.onLoading?.();
+        if (next.waitMs > 0) await sleep(next.waitMs, undefined, { signal: call.signal });
       }
     } catch (error) {
       throw noteFailure(call, error);
@@ -277,6 +299,7 @@ export class Engine {
 
   #startTry(candidate: Candidate, call: Call): Try {
     const tried = call.startTry(candidate.provider, candidate.target.model, candidate.adjustment?.ignored);
+    this.#deps.breakers.begin(candidate.provider);
     this.#deps.observer.tryStarted(call, tried);
     return tried;
   }
@@ -304,7 +327,7 @@ export class Engine {
   #inOrder<C extends Candidate>(candidates: readonly C[]): readonly C[] {
     const { admission, breakers, discovery } = this.#deps;
     if (candidates.length < 2) return candidates;
-    const closed = candidates.filter((candidate) => breakers.state(candidate.provider) === 'closed');
+    const closed = candidates.filter((candidate) => breakers.admits(candidate.provider));
     return orderCandidates(
       closed.length > 0 ? closed : candidates,
       admission,
@@ -347,17 +370,19 @@ export class Engine {
     call: Call,
     sink: EventSink | undefined,
     progress: AttemptProgress,
+    patienceMs: number,
   ): Promise<ChatResult | undefined> {
-    const streamOnly = this.#streamOnly.has(routeKey(candidate));
+    const learnt = this.#learnt.get(routeKey(candidate));
     return runAttempt(
       {
         client: this.#deps.client,
         call,
         baseUrl: candidate.route.provider.baseUrl,
-        target: streamOnly ? { ...candidate.target, streamOnly } : candidate.target,
+        target: learnt === undefined ? candidate.target : { ...candidate.target, learnt },
         adapter: candidate.adapter,
         timeouts: candidate.timeouts,
         progress,
+        patienceMs,
         onCommit: sink === undefined ? undefined : () => kept.giveUp(),
       },
       adjusted(kept.value, candidate.adjustment),
@@ -365,22 +390,16 @@ export class Engine {
     );
   }
 
-  /** Whether the upstream just told that this model answers streams only; from now on it is asked that way. */
-  #learnStreamOnly(error: unknown, candidate: Candidate): boolean {
-    if (!(error instanceof GatewayError) || error.reason !== 'stream_only') return false;
+  /** Whether the upstream just told how this model must be asked; from now on it is asked that way. */
+  #learn(error: unknown, candidate: Candidate): boolean {
+    const reason = error instanceof GatewayError ? error.reason : undefined;
+    const lesson = lessons.find((one) => one === reason);
+    if (lesson === undefined) return false;
     const key = routeKey(candidate);
-    if (this.#streamOnly.has(key)) return false;
-    this.#streamOnly.add(key);
+    const known = this.#learnt.get(key);
+    if (known?.has(lesson) === true) return false;
+    this.#learnt.set(key, new Set(known).add(lesson));
     return true;
-  }
-
-  /** @throws the error itself where the upstream wants more time than is waited for here, or than the total limit leaves */
-  async #backOff(error: unknown, call: Call, totalMs: number): Promise<void> {
-    const retryAfter = error instanceof GatewayError ? error.retryAfterSeconds : undefined;
-    const milliseconds = backoffMs(call.attempts, retryAfter);
-    if (milliseconds === undefined) throw error;
-    if (totalMs > 0 && call.tryingMs + milliseconds >= totalMs) throw error;
-    await sleep(milliseconds, undefined, { signal: call.signal });
   }
 
   #compareModels(candidate: Candidate, call: Call): void {
@@ -404,13 +423,6 @@ export class Engine {
 interface Admitted<C> {
   readonly place: C;
   readonly slot: Slot;
-}
-
-/** Those that have not failed this call, or all where all have. */
-function preferFresh<C>(candidates: readonly C[], failed: readonly unknown[]): readonly C[] {
-  if (failed.length === 0) return candidates;
-  const fresh = candidates.filter((candidate) => !failed.includes(candidate));
-  return fresh.length > 0 ? fresh : candidates;
 }
 
 type Outcome<T> = { readonly value: T } | { readonly error: unknown };
@@ -441,19 +453,11 @@ const queuedEvent = (position: number): ChatEvent => ({
   progress: { stage: 'queued', position },
 });
 
-/** The candidates that may still be tried after this one failed. */
-function remaining<C extends Candidate>(candidates: readonly C[], failed: C, verdict: Verdict): C[] {
-  switch (verdict) {
-    case 'again':
-    case 'wait':
-      return [...candidates];
-    case 'elsewhere':
-      return candidates.filter((candidate) => candidate !== failed);
-    case 'roomier':
-      return candidates.filter((candidate) => candidate !== failed && mayFit(candidate, failed));
-    case 'stop':
-      return [];
-    default:
-      return verdict satisfies never;
-  }
-}
+const loadingEvent: ChatEvent = { type: 'progress', progress: { stage: 'model_load' } };
+
+/** An answer that came to its end without a word. */
+const saidNothing = (error: unknown, { ended, committed }: AttemptProgress): boolean =>
+  ended &&
+  !committed &&
+  error instanceof GatewayError &&
+  (error.reason === 'empty' || error.reason === 'cut');

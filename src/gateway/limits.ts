@@ -1,6 +1,11 @@
 /** The time limits of one streamed try: first event, silence between events, and the whole. Knows no protocol. */
 import type { Timeouts } from '../config.ts';
 
+/** The limits of one route. A total limit of its own ends its try alone; the configured one spans all tries of a call. */
+export interface RouteTimeouts extends Timeouts {
+  readonly totalIsOwn: boolean;
+}
+
 export type Limit = 'first event' | 'idle' | 'total';
 
 /**
@@ -20,7 +25,7 @@ export class StreamLimits {
   #holds = 0;
   #stopped = false;
 
-  /** @param totalMs what is left of the total limit, which spans all tries; 0 = none */
+  /** @param totalMs what is left of the total limit; 0 = none */
   constructor(timeouts: Timeouts, totalMs: number, onExpired: (limit: Limit) => void) {
     this.#timeouts = timeouts;
     this.#onExpired = onExpired;

@@ -46,7 +46,10 @@ export function judge(error: unknown, served500: boolean, final: boolean): Verdi
 
 /** Whether the upstream may have acted on a request that failed so, once it was sent. */
 export const mayHaveActed = (error: unknown): boolean =>
-  !(error instanceof GatewayError && refusedStatuses.has(error.upstreamStatus));
+  !(
+    error instanceof GatewayError &&
+    (refusedStatuses.has(error.upstreamStatus) || error.reason === 'loading')
+  );
 
 /**
  * How long to wait before the same route is tried again: full jitter over an exponential bound, and not before the upstream
@@ -59,6 +62,10 @@ export function backoffMs(failures: number, retryAfterSeconds: number | undefine
   const bound = Math.min(longestBackoffMs, firstBackoffMs * 2 ** (failures - 1));
   return Math.max(asked * 1000, Math.random() * bound);
 }
+
+/** How long to wait before a route that loads its model is asked again, after so many such waits. Milliseconds. */
+export const loadingWaitMs = (waits: number): number =>
+  Math.min(2000, firstBackoffMs * 2 ** Math.min(waits, 3));
 
 /** LM Studio acts on such a request (calls tools, stores a chat): once sent, a second try could act twice. */
 export function hasSideEffects(request: GenerationRequest): boolean {

@@ -1,12 +1,14 @@
 /** The order in which a model's routes are tried. Knows what a route can carry only through its adapter. */
 import type { EmbeddingAdapter, ProviderAdapter, ProviderKind, Target } from '../chat/adapter.ts';
-import { errorTable, GatewayError } from '../chat/errors.ts';
+import { errorTable, GatewayError, silentFailures, upstreamError } from '../chat/errors.ts';
 import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
 import type { Timeouts } from '../config.ts';
 import type { Admission, Place } from './admission.ts';
+import { estimatePrompt } from './allowances.ts';
 import type { CatalogModel, CatalogRoute } from './catalog.ts';
 import type { Discovery } from './discovery.ts';
 import { type Adjustment, type Fit, fitEmbedding, fitRequest } from './fit.ts';
+import type { RouteTimeouts } from './limits.ts';
 
 /** A route that can carry the request, with all that a try needs. */
 export interface Candidate<Adapter = unknown> extends Place {
@@ -15,7 +17,7 @@ export interface Candidate<Adapter = unknown> extends Place {
   readonly adapter: Adapter;
   /** What of the request does not go there as it was asked. */
   readonly adjustment: Adjustment | undefined;
-  readonly timeouts: Timeouts;
+  readonly timeouts: RouteTimeouts;
 }
 
 /** What a route's adapter may know, as things stand now. */
@@ -41,6 +43,24 @@ export function knownContext({ target: { info } }: Pick<Candidate, 'target'>): n
   return info?.state === 'not-loaded' ? undefined : info?.maxContextLength;
 }
 
+/**
+ * Why a route had nothing to say to this request: LM Studio answers a prompt that does not fit with nothing at all. Undefined where
+ * the prompt, by estimate, fits.
+ */
+export function overflowOf(request: GenerationRequest, candidate: Candidate): GatewayError | undefined {
+  const context = knownContext(candidate);
+  const tokens = context === undefined ? 0 : estimatePrompt(request);
+  if (context === undefined || tokens <= context) return undefined;
+  const { displayName, provider } = candidate.target;
+  return upstreamError({
+    displayName,
+    provider,
+    status: undefined,
+    words: `${silentFailures.empty}, 提示词约 ${tokens} tokens, 超过上下文长度 ${context}`,
+    reason: 'context_length',
+  });
+}
+
 /** Whether a prompt that did not fit on one route may fit on another. */
 export function mayFit(other: Candidate, failed: Candidate): boolean {
   if (other.target.model !== failed.target.model) return true;
@@ -57,7 +77,7 @@ class RouteCandidate<Adapter> implements Candidate<Adapter> {
   readonly target: Target;
   readonly adapter: Adapter;
   readonly adjustment: Adjustment | undefined;
-  readonly timeouts: Timeouts;
+  readonly timeouts: RouteTimeouts;
   readonly pool: string;
   readonly #discovery: Discovery;
 
@@ -65,7 +85,7 @@ class RouteCandidate<Adapter> implements Candidate<Adapter> {
     route: CatalogRoute,
     target: Target,
     { adapter, adjustment }: Fit<Adapter>,
-    timeouts: Timeouts,
+    timeouts: RouteTimeouts,
     discovery: Discovery,
   ) {
     this.route = route;
@@ -144,7 +164,8 @@ function usableRoutes<Adapter>(
     const target = targetOf(route, discovery);
     try {
       const fitting = choose(route.provider.kind, target);
-      const timeouts = { ...configured, ...route.provider.timeouts, ...route.timeouts };
+      const own = { ...route.provider.timeouts, ...route.timeouts };
+      const timeouts = { ...configured, ...own, totalIsOwn: own.totalMs !== undefined };
       candidates.push(new RouteCandidate(route, target, fitting, timeouts, discovery));
     } catch (error) {
       if (!(error instanceof GatewayError)) throw error;

@@ -21,6 +21,8 @@ export const chatBody = (
 export interface PreparedRoute extends RouteChanges {
   /** The catalog's title; `chatModel` if unset. */
   readonly model?: string;
+  /** Of the model, 0 if unset; 1 makes embeddings. */
+  readonly type?: number;
   /** Position of its LM Studio. */
   readonly studio: number;
   /** `chatModel` if unset. */
@@ -67,8 +69,8 @@ async function insertRoutes(
   routes: readonly PreparedRoute[],
 ): Promise<void> {
   const modelIds = new Map<string, number>();
-  for (const { model: title = chatModel, studio, upstream = chatModel, ...rest } of routes) {
-    const modelId = modelIds.get(title) ?? (await insertModel(db, { title, origin: 'admin' })).id;
+  for (const { model: title = chatModel, type = 0, studio, upstream = chatModel, ...rest } of routes) {
+    const modelId = modelIds.get(title) ?? (await insertModel(db, { title, type, origin: 'admin' })).id;
     modelIds.set(title, modelId);
     const providerId = providerIds[studio];
     if (providerId === undefined) throw new Error(`no LM Studio ${studio}`);

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { faults } from '../simulators/faults.ts';
 import type { LmStudioSimulator } from '../simulators/lmstudio.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
+import { ask } from './ask.ts';
 import { chatModel } from './prepare.ts';
 import { type Stage, since, stage, startStage } from './stage.ts';
 import { readEvents } from './wire.ts';
@@ -230,6 +231,61 @@ it('tries again at once where the only slot was that of a try whose connection t
   const start = performance.now();
   expect((await scene.chat().head).status).toBe(200);
   expect(since(start)).toBeLessThan(1500);
+});
+
+describe('an answer without a word', () => {
+  const long = 'word '.repeat(4000);
+  const silent: readonly [string, LmStudioScript][] = [
+    ['empty', faults.emptyAnswer()],
+    ['without any delta', faults.noDelta()],
+    ['that ends before its first word', faults.endsEarly('before-text')],
+  ];
+
+  it.each(silent)(
+    'to a prompt above the loaded context is a prompt that does not fit: %s',
+    async (_name, script) => {
+      const scene = await stage();
+      scene.studio.always(script);
+      const answer = scene.chat({ stream: true, messages: [{ role: 'user', content: long }] });
+      const { status, headers } = await answer.head;
+      await answer.done;
+      expect([status, headers['x-error-code']]).toEqual([400, 'INVALID_PARAMS']);
+      expect(JSON.parse(answer.body).message).toContain('超过上下文长度 4096');
+      expect(calls(scene.studio)).toBe(1);
+    },
+  );
+
+  it('has the reason context_length in the words of OpenAI', async () => {
+    const scene = await stage();
+    scene.studio.always(faults.emptyAnswer());
+    const body = { model: chatModel, messages: [{ role: 'user', content: long }] };
+    const answer = ask(scene.port, '/v1/chat/completions', { body });
+    await answer.done;
+    expect(JSON.parse(answer.body).error.code).toBe('context_length_exceeded');
+  });
+
+  it('to one whose tools alone are above it, too', async () => {
+    const scene = await stage();
+    scene.studio.always(faults.emptyAnswer());
+    const tools = [{ type: 'function', function: { name: 'weather', description: long } }];
+    expect((await scene.chat({ tools }).head).status).toBe(400);
+  });
+
+  it('to a short prompt is an empty answer, and tried again', async () => {
+    const scene = await stage();
+    scene.studio.always(faults.emptyAnswer());
+    expect((await scene.chat().head).status).toBe(502);
+    expect(calls(scene.studio)).toBe(3);
+  });
+
+  it('is a cut connection where the network broke, whatever the prompt', async () => {
+    const scene = await stage();
+    scene.studio.always(faults.reset('before-text'));
+    const answer = scene.chat({ stream: true, messages: [{ role: 'user', content: long }] });
+    await answer.done;
+    expect(JSON.parse(answer.body).message).toContain('连接中断');
+    expect(calls(scene.studio)).toBe(3);
+  });
 });
 
 describe('several routes', () => {

@@ -139,6 +139,27 @@ it('a route to another model is a fallback for a model whose server is gone', as
   });
 });
 
+describe('of several LM Studios', () => {
+  const bad: readonly [string, (studio: LmStudioSimulator) => unknown][] = [
+    ['dead', (studio) => studio.stop()],
+    ['unauthorized', (studio) => studio.always(faults.status(401))],
+    ['without the model', (studio) => studio.always(faults.status(404))],
+    ['unable to load it', (studio) => studio.always(faults.refused(400, 'Failed to load model "m".'))],
+    ['loading it', (studio) => studio.always(faults.loading())],
+    ['answering with HTML', (studio) => studio.always(faults.html(200))],
+  ];
+
+  it.each(bad)('one that is %s lets no call fail', async (_name, spoil) => {
+    const scene = await stage({ studios: [{}, {}] });
+    await spoil(scene.studio);
+    const answers = Array.from({ length: 40 }, (_, index) => scene.chat({ stream: index % 2 === 0 }));
+    for (const answer of answers) await answer.done;
+    const ends = await Promise.all(answers.map(async (answer) => (await answer.head).status));
+    expect(ends).toEqual(ends.map(() => 200));
+    for (const { body } of answers) expect(body).not.toContain('error');
+  });
+});
+
 describe('a provider that keeps failing', () => {
   afterEach(() => vi.useRealTimers());
 
@@ -231,6 +252,36 @@ describe('a provider that keeps failing', () => {
     });
     const asked = scene.studio.requests.map((one) => one.path);
     expect(asked.slice(0, asked.indexOf('/api/v0/chat/completions'))).toContain('/api/v1/models');
+  });
+
+  it('stays away while its list answers and its chats fail, but for one call after each probe', async () => {
+    const scene = await stage({ environment, studios: [{}, {}], routes });
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date'] });
+    scene.studio.always(faults.status(503));
+    await ask(scene, threshold);
+    for (let round = 1; round <= 2; round += 1) {
+      const before = generations(scene.studio);
+      await vi.advanceTimersByTimeAsync(5000);
+      await vi.waitFor(async () => expect(await ask(scene, 1)).toEqual(['2']), {
+        timeout: 2000,
+        interval: 20,
+      });
+      expect(await ask(scene, 3)).toEqual(['1', '1', '1']);
+      expect(generations(scene.studio)).toBe(before + 1);
+    }
+  });
+
+  it('is taken back at once when a call that had nowhere else to go went well', async () => {
+    const scene = await stage({
+      environment: { UPSTREAM_MAX_RETRIES: '0' },
+      studios: [{}, {}],
+      routes: [...routes, { studio: 0, model: 'alone' }],
+    });
+    scene.studio.always(faults.status(503));
+    await ask(scene, threshold);
+    scene.studio.always(undefined);
+    expect((await scene.chat({ model: 'alone' }).head).status).toBe(200);
+    expect(await providerOf(scene.chat())).toBe('lmstudio');
   });
 
   it('stays away while its model list does not answer', async () => {

@@ -7,7 +7,7 @@ import { faults } from '../simulators/faults.ts';
 import type { LmStudioScript } from '../simulators/lmstudio-house.ts';
 import { deafServer } from './deaf.ts';
 import { type Stage, since, stage, startStage } from './stage.ts';
-import { deferred, readEvents, type WireAnswer } from './wire.ts';
+import { deferred, readEvents, request, type WireAnswer } from './wire.ts';
 
 const connectMs = 150;
 const firstMs = 250;
@@ -159,6 +159,72 @@ describe('the connect limit', () => {
     const answer = scene.chat();
     const { headers } = await answer.head;
     await answer.done;
+    expect(headers).toMatchObject({ 'x-gateway-provider': 'lmstudio-2', 'x-gateway-attempts': '2' });
+  });
+});
+
+describe('a plain call to a silent route', () => {
+  const routes = [
+    { studio: 0, priority: 0 },
+    { studio: 1, priority: 1 },
+  ];
+
+  it('goes to the next one after the first-event limit', async () => {
+    const scene = await stage({ environment: limits, studios: [{}, {}], routes });
+    scene.studio.always(faults.stall('start'));
+    const start = performance.now();
+    const { status, headers } = await scene.chat().head;
+    expectAbout(since(start), firstMs);
+    expect(status).toBe(200);
+    expect(headers).toMatchObject({ 'x-gateway-provider': 'lmstudio-2', 'x-gateway-attempts': '2' });
+  });
+
+  it('goes to the next one for embeddings, too', async () => {
+    const upstream = 'text-embedding-nomic-embed-text-v1.5';
+    const scene = await stage({
+      environment: limits,
+      studios: [{}, {}],
+      routes: routes.map((route) => ({ ...route, model: 'vectors', type: 1, upstream })),
+    });
+    scene.studio.always(faults.stall('start'));
+    const answer = request(scene.port, '/api/llm/embeddings', { body: { model: 'vectors', input: '你好' } });
+    const { status, headers } = await answer.head;
+    expect([status, headers['x-gateway-provider']]).toEqual([200, 'lmstudio-2']);
+  });
+
+  it('stays where no other try is left', async () => {
+    const scene = await stage({
+      environment: { ...limits, UPSTREAM_MAX_RETRIES: '0' },
+      studios: [{}, {}],
+      routes,
+    });
+    scene.studio.always(faults.slowHeaders(firstMs + 100));
+    const { headers } = await scene.chat().head;
+    expect(headers).toMatchObject({ 'x-gateway-provider': 'lmstudio', 'x-gateway-attempts': '1' });
+  });
+
+  it('stays once the head of its answer came', async () => {
+    const scene = await stage({ environment: limits, studios: [{}, {}], routes });
+    scene.studio.always(faults.stall('headers', firstMs + 100));
+    const { headers } = await scene.chat().head;
+    expect(headers).toMatchObject({ 'x-gateway-provider': 'lmstudio', 'x-gateway-attempts': '1' });
+  });
+});
+
+describe("a route's own total limit", () => {
+  it.each([true, false])('ends its try and not the call (stream: %s)', async (stream) => {
+    const scene = await stage({
+      studios: [{}, {}],
+      routes: [
+        { studio: 0, priority: 0, total_timeout_ms: 150 },
+        { studio: 1, priority: 1 },
+      ],
+    });
+    scene.studio.always(faults.stall('headers'));
+    const answer = scene.chat({ stream });
+    const { status, headers } = await answer.head;
+    await answer.done;
+    expect(status).toBe(200);
     expect(headers).toMatchObject({ 'x-gateway-provider': 'lmstudio-2', 'x-gateway-attempts': '2' });
   });
 });

@@ -64,6 +64,13 @@ export const faults = {
   refused: (status: number, message: string, code?: string): Script => ({
     answer: { status, body: { error: { message, type: 'invalid_request_error', code } } },
   }),
+  /** As llama.cpp answers until it has loaded the model. */
+  loading: (): Script => ({
+    answer: {
+      status: 503,
+      body: { error: { code: 503, message: 'Loading model', type: 'unavailable_error' } },
+    },
+  }),
   rateLimited: (retryAfter: string): Script => ({
     answer: {
       status: 429,

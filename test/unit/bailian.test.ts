@@ -324,7 +324,9 @@ describe('models that only stream', () => {
   });
 
   it('streams a plain call of a model that refused one before', () => {
-    expect(adapter.chat(chat(), target('qwen9', { streamOnly: true })).stream).toBe(true);
+    expect(adapter.chat(chat(), target('qwen9', { learnt: new Set(['stream_only'] as const) })).stream).toBe(
+      true,
+    );
   });
 
   it.each([
