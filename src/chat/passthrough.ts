@@ -1,7 +1,7 @@
 /** Which fields that no API of the gateway has go to a provider as they came. Knows no provider and no dialect. */
 
 /** Stands for every name but those that decide where a request goes and as whom. */
-export const everyName = '*';
+const everyName = '*';
 
 const deciding: ReadonlySet<string> = new Set([
   'models',
