@@ -17,6 +17,8 @@ import {
 import type { GenerationRequest, Parameters } from '../chat/request.ts';
 import { chat, missingV1, refuse } from './lmstudio-v1-request.ts';
 import { answerFailure, errorIn, failure, parseJson, type WireError, wordsOf } from './wire-errors.ts';
+import { isObject, type JsonObject, looseText } from './wire-values.ts';
+import { plainWords } from './wire-words.ts';
 
 /** The HTTP statuses that its errors stand for where they come inside a 200. */
 const statusByType: ReadonlyMap<string | undefined, number> = new Map([
@@ -39,7 +41,11 @@ function complaint(error: WireError, parameters: Parameters, target: Target): Ga
   });
 }
 
-const text = z.string().nullish();
+/** Names of this API's events, among which nothing but JSON may stand; a proxy's may say anything. */
+const ownEvent = /^(?:message|error|chat|model_load|prompt_processing|reasoning|tool_call)\b/;
+
+/** What is not what it should be says nothing; only the answer's own words have to be readable. */
+const text = z.string().nullish().catch(undefined);
 const number = z.number().nullish().catch(undefined);
 const providerInfo = z.record(z.string(), z.unknown()).nullish().catch(undefined);
 
@@ -55,21 +61,39 @@ const toolFields = {
   provider_info: providerInfo,
 };
 
+/** Whose content is part of the answer. */
+const speaking: ReadonlySet<string> = new Set(['message', 'reasoning', 'message.delta', 'reasoning.delta']);
+
+const content = z
+  .unknown()
+  .optional()
+  .transform((value, context) => {
+    try {
+      return plainWords(value) ?? '';
+    } catch {
+      context.addIssue({ code: 'custom', message: 'content without words' });
+      return z.NEVER;
+    }
+  });
+
+/** An item of the output or an event, without the content of kinds that nobody knows: it may be of any shape. */
+const known = (value: unknown): unknown => {
+  if (!isObject(value)) return {};
+  const { type } = value;
+  return typeof type === 'string' && speaking.has(type) ? value : { ...value, content: undefined };
+};
+
 const resultSchema = z.object({
   model_instance_id: text,
-  output: z.array(z.object({ type: text, content: text, ...toolFields })).nullish(),
+  output: z.array(z.preprocess(known, z.object({ type: text, content, ...toolFields }))).nullish(),
   stats: z.record(z.string(), z.unknown()).nullish().catch(undefined),
   response_id: text,
 });
 
-const eventSchema = z.object({
-  type: text,
-  model_instance_id: text,
-  content: text,
-  progress: number,
-  result: resultSchema.nullish(),
-  ...toolFields,
-});
+const eventSchema = z.preprocess(
+  known,
+  z.object({ type: text, model_instance_id: text, content, progress: number, ...toolFields }),
+);
 
 type Result = z.output<typeof resultSchema>;
 type Event = z.output<typeof eventSchema>;
@@ -115,7 +139,7 @@ interface Told {
 function untold(result: Result, told: Told): ChatEvent[] {
   const output = result.output ?? [];
   const joined = (type: string): string =>
-    output.map((item) => (item.type === type ? (item.content ?? '') : '')).join('');
+    output.map((item) => (item.type === type ? item.content : '')).join('');
   const events: ChatEvent[] = [];
   const reasoning = joined('reasoning');
   if (!told.reasoning && reasoning !== '') events.push({ type: 'reasoning', text: reasoning });
@@ -229,18 +253,32 @@ function decoder({ parameters }: GenerationRequest, target: Target): StreamDecod
     const data = frame.data.trim();
     if (phase === 'done' || data === '') return [];
     const json = parseJson(data);
+    if (json === null || (json === undefined && !ownEvent.test(frame.event))) return [];
     const error = errorIn(json) ?? (frame.event === 'error' ? wordsOf(data) : undefined);
     if (error !== undefined) return fail(complaint(error, parameters, target));
-    const event = eventSchema.safeParse(json);
-    if (!event.success) return fail(silentUpstreamError(target.displayName, 'format'));
-    const kind = event.data.type ?? frame.event;
-    const { model_instance_id, result } = event.data;
-    const events = started ? [] : [start(result?.model_instance_id ?? model_instance_id)];
+    if (!isObject(json)) return fail(silentUpstreamError(target.displayName, 'format'));
+    const kind = looseText(json['type']) ?? frame.event;
+    return kind === 'chat.end' ? conclude(json) : pass(json, kind);
+  };
+
+  const begun = (model: string | null | undefined, events: readonly ChatEvent[]): ChatEvent[] => {
+    if (started) return [...events];
     started = true;
-    if (kind !== 'chat.end') return [...events, ...read(event.data, kind)];
-    if (!result) return fail(silentUpstreamError(target.displayName, 'format'));
+    return [start(model), ...events];
+  };
+
+  const pass = (json: JsonObject, kind: string): ChatEvent[] => {
+    const event = eventSchema.safeParse({ ...json, type: kind });
+    if (!event.success) return fail(silentUpstreamError(target.displayName, 'format'));
+    return begun(event.data.model_instance_id, read(event.data, kind));
+  };
+
+  const conclude = ({ result, model_instance_id }: JsonObject): ChatEvent[] => {
+    const parsed = resultSchema.safeParse(result);
+    if (!parsed.success) return fail(silentUpstreamError(target.displayName, 'format'));
     phase = 'done';
-    return [...events, ...closing(result, told, parameters, target)];
+    const model = parsed.data.model_instance_id ?? looseText(model_instance_id);
+    return begun(model, closing(parsed.data, told, parameters, target));
   };
 
   return {

@@ -16,14 +16,11 @@ import {
   type Usage,
 } from '../chat/events.ts';
 import { DeltaTemplate, type TextDelta } from './delta-template.ts';
-import {
-  readAnswer,
-  readWireUsage,
-  type WireAnswer,
-  type WireToolCall,
-  type WireUsage,
-} from './openai-answer.ts';
-import { type ErrorContext, errorIn, failure, parseJson, wordsOf } from './wire-errors.ts';
+import { finishMeaning } from './finish-words.ts';
+import { countsTokens, readAnswer, readWireUsage, type WireAnswer, type WireUsage } from './openai-answer.ts';
+import { ToolCalls } from './tool-calls.ts';
+import { type ErrorContext, errorIn, failure, parseJson, type WireError, wordsOf } from './wire-errors.ts';
+import { isObject, type JsonObject, looseNumber } from './wire-values.ts';
 
 export interface WireOptions extends ErrorContext {
   /** What became of a picture that the model cannot see: the error of an answer that says nothing. */
@@ -41,26 +38,11 @@ export interface WireOptions extends ErrorContext {
   readonly findError?: (body: unknown) => GatewayError | undefined;
 }
 
-const finishReasons: ReadonlyMap<string, FinishReason> = new Map([
-  ['stop', 'stop'],
-  ['length', 'length'],
-  ['tool_calls', 'tool_calls'],
-  ['function_call', 'tool_calls'],
-  ['content_filter', 'content_filter'],
-]);
-
-const failedFinishes: ReadonlySet<string> = new Set([
-  'error',
-  'abort',
-  'cancelled',
-  'insufficient_system_resource',
-]);
-
 function unifiedFinish(raw: string | null, options: WireOptions): FinishReason | GatewayError | undefined {
   const own = options.finishReason?.(raw);
   if (own !== undefined || raw === null) return own;
-  if (failedFinishes.has(raw)) return stoppedError(options, `finish_reason: ${raw}`);
-  return finishReasons.get(raw) ?? 'stop';
+  const meaning = finishMeaning(raw);
+  return meaning === 'failed' ? stoppedError(options, `finish_reason: ${raw}`) : (meaning ?? 'stop');
 }
 
 /** The 502 for an upstream that gave up in the middle and says so in a word of its own. */
@@ -85,66 +67,43 @@ const statNames: ReadonlyMap<string, string> = new Map([
   ['generation_time', 'generation_time_seconds'],
 ]);
 
-function readStats({ stats = {}, usage }: WireAnswer): Stats | undefined {
+/** What llama.cpp measured, in the unified API's names and units. */
+function readTimings(timings: JsonObject, found: Record<string, number | string>): void {
+  const tell = (name: string, value: unknown, read = (number: number): number => number): void => {
+    const number = looseNumber(value);
+    if (number !== undefined) found[name] = read(number);
+  };
+  const seconds = (milliseconds: number): number => Math.round(milliseconds * 1000) / 1_000_000;
+  tell('tokens_per_second', timings['predicted_per_second']);
+  tell('time_to_first_token_seconds', timings['prompt_ms'], seconds);
+  tell('generation_time_seconds', timings['predicted_ms'], seconds);
+  tell('total_draft_tokens_count', timings['draft_n']);
+  tell('accepted_draft_tokens_count', timings['draft_n_accepted']);
+}
+
+function readStats({ stats = {}, timings, usage }: WireAnswer): Stats | undefined {
   const found: Record<string, number | string> = {};
   for (const key of Object.keys(stats)) {
     const value = stats[key];
     if (typeof value === 'number') found[statNames.get(key) ?? key] = value;
     else if (key === 'stop_reason' && typeof value === 'string') found[key] = value;
   }
+  if (timings !== undefined) readTimings(timings, found);
   // Hosted services also count what did not happen: a zero says nothing.
   if (usage?.reasoningTokens) found['reasoning_tokens'] = usage.reasoningTokens;
-  if (usage?.cachedTokens) found['cached_tokens'] = usage.cachedTokens;
+  const cached = usage?.cachedTokens || looseNumber(timings?.['cache_n']);
+  if (cached) found['cached_tokens'] = cached;
   return Object.keys(found).length === 0 ? undefined : found;
-}
-
-/**
- * Brings tool-call pieces into OpenAI's form: id and name once (continuations repeat them, or send `""`), an index
- * always (some servers number nothing and tell parallel calls apart by id alone).
- */
-function toolCallReader(): (calls: readonly WireToolCall[]) => ToolCallDelta[] {
-  const known = new Map<number, { id: boolean; name: boolean }>();
-  const indexById = new Map<string, number>();
-  let last = -1;
-
-  const indexOf = (call: WireToolCall, position: number): number => {
-    if (call.index !== undefined) return call.index;
-    const seen = call.id ? indexById.get(call.id) : undefined;
-    if (seen !== undefined) return seen;
-    return call.id || position > 0 || last < 0 ? last + 1 : last;
-  };
-
-  const read = (call: WireToolCall, position: number): ToolCallDelta | undefined => {
-    const index = indexOf(call, position);
-    const before = known.get(index);
-    const state = before ?? { id: false, name: false };
-    const id = !state.id && call.id ? call.id : undefined;
-    const name = !state.name && call.name ? call.name : undefined;
-    const pieces = call.arguments ?? '';
-    if (id === undefined && name === undefined && pieces === '') return undefined;
-    known.set(index, { id: state.id || id !== undefined, name: state.name || name !== undefined });
-    last = Math.max(last, index);
-    if (id !== undefined) indexById.set(id, index);
-    return {
-      index,
-      ...(id === undefined ? {} : { id }),
-      ...(before === undefined ? { type: 'function' as const } : {}),
-      function: { ...(name === undefined ? {} : { name }), arguments: pieces },
-    };
-  };
-
-  return (calls) => calls.map(read).filter((delta) => delta !== undefined);
 }
 
 /** What one answer said so far. One per stream, so without a closure for each of its methods. */
 class Reading {
   readonly #options: WireOptions;
-  #readToolCalls: ReturnType<typeof toolCallReader> | undefined;
+  #toolCalls: ToolCalls | undefined;
+  #model: string | undefined;
   #started = false;
   #spoke = false;
-  #calledTools = false;
-  #firstCall: number | undefined;
-  #usage: Usage | undefined;
+  #usage: WireUsage | undefined;
   #stats: Stats | undefined;
   #raw: string | null = null;
   #stopReason: FinishReason | undefined;
@@ -160,26 +119,42 @@ class Reading {
 
   /** Takes a chunk, or the whole. */
   absorb(answer: WireAnswer): ChatEvent[] {
-    const events: ChatEvent[] = this.#started
-      ? []
-      : [{ type: 'start', ...(answer.model ? { model: answer.model } : {}) }];
-    this.#started = true;
-    events.push(...this.#content(answer));
-    this.#usage = unifiedUsage(answer.usage) ?? this.#usage;
+    // A proxy's heartbeats come under any name: the model is the one that says something.
+    if (!this.#started) this.#model = answer.model || this.#model;
+    const events = this.#content(answer);
+    if (countsTokens(answer.usage) || this.#usage === undefined) this.#usage = answer.usage;
     const more = readStats(answer);
     if (more !== undefined) this.#stats = this.#stats === undefined ? more : { ...this.#stats, ...more };
-    const word = answer.choices?.[0]?.finishReason;
-    // Native DashScope says "null" while it generates, and that leaks into its compatible mode.
-    if (this.#raw === null && word && word !== 'null') this.#raw = word;
+    this.#finish(answer.choices?.[0]?.finishReason);
     const stopWord = more?.stop_reason;
     const verdict = stopWord === undefined ? undefined : this.#options.stopReason?.(stopWord, this.#options);
     if (verdict instanceof GatewayError) events.push({ type: 'error', error: verdict });
     else this.#stopReason = verdict ?? this.#stopReason;
+    return events.length === 0 ? events : this.#begun(events);
+  }
+
+  /** Keeps the word that says most: some servers send one with every chunk, or a `stop` behind another. */
+  #finish(word: string | undefined): void {
+    // Native DashScope says "null" while it generates, and that leaks into its compatible mode.
+    if (!word || word === 'null') return;
+    if (this.#raw === null || finishMeaning(this.#raw) === 'stop') this.#raw = word;
+  }
+
+  /** With `start` before the first event. */
+  #begun(events: ChatEvent[]): ChatEvent[] {
+    if (this.#started) return events;
+    this.#started = true;
+    events.unshift({ type: 'start', ...(this.#model ? { model: this.#model } : {}) });
     return events;
   }
 
   #content(answer: WireAnswer): ChatEvent[] {
     const events: ChatEvent[] = [];
+    if (answer.promptProgress !== undefined) {
+      const progress = { stage: 'prompt_processing' as const, value: answer.promptProgress };
+      events.push({ type: 'progress', progress });
+    }
+    const before = events.length;
     const choice = answer.choices?.[0];
     const part = choice?.delta ?? choice?.message;
     const reasoning = part?.reasoning || '';
@@ -190,20 +165,17 @@ class Reading {
     if (words !== '' || hasLogprobs) {
       events.push({ type: 'text', text: words, ...(logprobs === undefined ? {} : { logprobs }) });
     }
-    if (part?.toolCalls !== undefined) {
-      this.#readToolCalls ??= toolCallReader();
-      const deltas = this.#wanted(this.#readToolCalls(part.toolCalls));
+    if (part?.toolCalls !== undefined && part.toolCalls.length > 0) {
+      this.#toolCalls ??= new ToolCalls();
+      const deltas = this.#wanted(this.#toolCalls.read(part.toolCalls));
       if (deltas.length > 0) events.push({ type: 'tool-calls', deltas });
-      this.#calledTools ||= deltas.length > 0;
     }
-    this.#spoke ||= events.length > 0;
+    this.#spoke ||= events.length > before;
     return events;
   }
 
   #wanted(deltas: ToolCallDelta[]): ToolCallDelta[] {
-    if (!this.#options.firstCallOnly) return deltas;
-    this.#firstCall ??= deltas[0]?.index;
-    return deltas.filter(({ index }) => index === this.#firstCall);
+    return this.#options.firstCallOnly ? deltas.filter(({ index }) => index === 0) : deltas;
   }
 
   /** The terminal event where the upstream stopped without saying that it finished. */
@@ -219,17 +191,25 @@ class Reading {
     if (said instanceof GatewayError) return [{ type: 'error', error: said }];
     const mapped = this.#stopReason ?? said;
     if (mapped === undefined) return this.cutShort();
-    const reason = this.#calledTools && mapped === 'stop' ? 'tool_calls' : mapped;
-    const usage = this.#usage;
+    const usage = unifiedUsage(this.#usage);
     const stats = this.#stats;
-    if (!this.#spoke && reason !== 'content_filter' && (usage?.output_tokens ?? 0) === 0) {
+    if (!this.#spoke && mapped !== 'content_filter' && (usage?.output_tokens ?? 0) === 0) {
       return [{ type: 'error', error: emptyAnswer(this.#options) }];
     }
-    return [
+    const deltas = this.#wanted(this.#toolCalls?.end() ?? []);
+    return this.#begun([
+      ...(deltas.length === 0 ? [] : [{ type: 'tool-calls' as const, deltas }]),
       ...(usage === undefined ? [] : [{ type: 'usage' as const, usage }]),
       ...(stats === undefined ? [] : [{ type: 'stats' as const, stats }]),
-      { type: 'finish', reason, raw: this.#raw },
-    ];
+      { type: 'finish', reason: this.#reasonWithCalls(mapped), raw: this.#raw },
+    ]);
+  }
+
+  /** `tool_calls` is said exactly where there are calls to run. */
+  #reasonWithCalls(reason: FinishReason): FinishReason {
+    const called = this.#toolCalls?.any === true;
+    if (called) return reason === 'stop' ? 'tool_calls' : reason;
+    return reason === 'tool_calls' ? 'stop' : reason;
   }
 }
 
@@ -241,8 +221,13 @@ function errorInside(json: unknown, options: WireOptions): GatewayError | undefi
   const own = options.findError?.(json);
   if (own !== undefined) return own;
   const shared = errorIn(json);
-  return shared === undefined ? undefined : failure(shared, options);
+  if (shared === undefined || saysNothing(shared, json)) return undefined;
+  return failure(shared, options);
 }
+
+/** Some servers put an error whose members are all empty beside every answer. */
+const saysNothing = ({ words, code, type }: WireError, json: unknown): boolean =>
+  words === '' && (!code || code === '0') && !type && isObject(json) && Array.isArray(json['choices']);
 
 /**
  * A whole chat or text completion.
@@ -263,21 +248,24 @@ export function decodeCompletion(body: unknown, options: WireOptions): ChatResul
 /** The text that a chunk brought, if it said nothing else that matters. */
 function onlyText(answer: WireAnswer, events: readonly ChatEvent[]): TextDelta | undefined {
   const [event, ...others] = events;
-  if (event === undefined || others.length > 0 || answer.usage || answer.stats) return undefined;
+  if (event === undefined || others.length > 0) return undefined;
+  if (answer.usage || answer.stats || answer.timings) return undefined;
   return (event.type === 'text' && event.logprobs === undefined) || event.type === 'reasoning'
     ? event
     : undefined;
 }
 
-const nothingYet: WireAnswer = { model: undefined, choices: undefined, usage: undefined, stats: undefined };
+/** What makes a reading begin. */
+const opening = readAnswer({ choices: [{ delta: { content: '.' } }] });
 
 /** A chunk in full, as if it came in the middle of a stream. */
 function readAlone(data: string, options: WireOptions): TextDelta | undefined {
   const json = parseJson(data);
   const answer = readAnswer(json);
-  if (answer === undefined || errorInside(json, options) !== undefined) return undefined;
+  if (answer === undefined || opening === undefined || errorInside(json, options) !== undefined)
+    return undefined;
   const reading = new Reading(options);
-  reading.absorb(nothingYet);
+  reading.absorb(opening);
   const events = reading.absorb(answer);
   return reading.finished ? undefined : onlyText(answer, events);
 }
@@ -307,6 +295,8 @@ class ChunkDecoder implements StreamDecoder {
     const options = this.#options;
     const json = parseJson(data);
     if (json === undefined && frame.event !== 'message' && frame.event !== 'error') return [];
+    if (json === undefined && data.includes('\n')) return this.#lines(data);
+    if (json === null) return [];
     const error =
       errorInside(json, options) ?? (frame.event === 'error' ? failure(wordsOf(data), options) : undefined);
     if (error !== undefined) return this.#fail(error);
@@ -315,15 +305,18 @@ class ChunkDecoder implements StreamDecoder {
     return this.#absorb(answer, frame);
   }
 
+  /** Servers that end an event by one line break make one event of many. */
+  #lines(data: string): ChatEvent[] {
+    return data.split('\n').flatMap((line) => this.push({ event: 'message', data: line }));
+  }
+
   #absorb(answer: WireAnswer, { event, data }: Frame): ChatEvent[] {
     const reading = this.#reading;
     const events = reading.absorb(answer);
     if (events.at(-1)?.type === 'error') this.phase = 'done';
-    else if (reading.finished) {
-      this.phase = 'settled';
-      // Usage may stand on the finish chunk, or on one of its own behind it.
-      if (answer.usage) events.push(...this.end());
-    } else if (event === 'message') {
+    // What comes behind it still counts: usage, and from some servers text and calls.
+    else if (reading.finished) this.phase = 'settled';
+    else if (event === 'message') {
       const delta = onlyText(answer, events);
       if (delta !== undefined) this.#template.learn(data, delta, (like) => readAlone(like, this.#options));
     }

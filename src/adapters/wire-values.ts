@@ -22,23 +22,21 @@ export const looseNumber = (value: unknown): number | undefined =>
 /** Undefined where it is absent, null or something else. */
 export const looseObject = (value: unknown): JsonObject | undefined => (isObject(value) ? value : undefined);
 
-/** Undefined where it is absent or null. @throws Malformed for anything but a string */
-export function strictText(value: unknown): string | undefined {
-  if (typeof value === 'string') return value;
-  if (value === undefined || value === null) return undefined;
-  throw new Malformed();
+/** A number, or the digits of one: some servers count in texts. Undefined below 0 and for anything else. */
+export function looseCount(value: unknown): number | undefined {
+  const number = typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : looseNumber(value);
+  return number !== undefined && number >= 0 ? number : undefined;
+}
+
+/** Undefined for all that says nothing, whatever was expected there: null, false, "", an empty object or list. */
+export function emptyAsAbsent(value: unknown): unknown {
+  if (value === null || value === undefined || value === false || value === '') return undefined;
+  return typeof value === 'object' && Object.keys(value).length === 0 ? undefined : value;
 }
 
 /** Undefined where it is absent or null. @throws Malformed for anything but an object */
 export function strictObject(value: unknown): JsonObject | undefined {
   if (isObject(value)) return value;
-  if (value === undefined || value === null) return undefined;
-  throw new Malformed();
-}
-
-/** Undefined where it is absent or null. @throws Malformed for anything but a list, or whatever `read` throws */
-export function strictList<T>(value: unknown, read: (item: unknown) => T): readonly T[] | undefined {
-  if (Array.isArray(value)) return value.map(read);
   if (value === undefined || value === null) return undefined;
   throw new Malformed();
 }

@@ -46,7 +46,7 @@ export interface AttemptProgress {
   final: boolean;
 }
 
-/** A finished stream may still owe its usage; it is waited for this long. Milliseconds. */
+/** A finished stream may still owe its usage, or say more; its silence is waited out for this long. Milliseconds. */
 const settleMs = 2000;
 
 function buildCall({ adapter, target }: Attempt, request: GenerationRequest): UpstreamCall {
@@ -310,14 +310,18 @@ class StreamAttempt {
     }
     const held = this.#deliver(batch);
     if (this.#decoder.phase === 'done') this.#exchange.release();
-    else if (this.#decoder.phase === 'settled') this.#settle();
+    else if (this.#decoder.phase === 'settled') this.#settle(batch.length > 0);
     return held;
   }
 
-  /** The upstream said that it finished: what it still owes must not keep the caller waiting. */
-  #settle(): void {
-    this.#limits.stop();
-    this.#settleTimer ??= setTimeout(() => {
+  /** The upstream said that it finished: what it still owes must not keep the caller waiting. Anything that it says does. */
+  #settle(spoke: boolean): void {
+    if (this.#settleTimer !== undefined) {
+      if (spoke) this.#settleTimer.refresh();
+      return;
+    }
+    this.#limits.settle();
+    this.#settleTimer = setTimeout(() => {
       try {
         this.#deliverAll(this.#decoder.end());
       } catch (error) {

@@ -79,11 +79,16 @@ export class StreamLimits {
     this.#idle = undefined;
   }
 
-  /** The end: nothing expires any more. */
-  stop(): void {
+  /** The finish was said: what may follow it is waited for by a limit of its own, and within the total. */
+  settle(): void {
     this.#stopped = true;
     clearTimeout(this.#first);
     clearTimeout(this.#idle);
+  }
+
+  /** The end: nothing expires any more. */
+  stop(): void {
+    this.settle();
     clearTimeout(this.#total);
   }
 }

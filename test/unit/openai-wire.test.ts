@@ -9,7 +9,7 @@ import {
 } from '../../src/adapters/openai-wire.ts';
 import { errorIn, failure, wordsOf } from '../../src/adapters/wire-errors.ts';
 import { GatewayError } from '../../src/chat/errors.ts';
-import type { ChatEvent } from '../../src/chat/events.ts';
+import { type ChatEvent, collect } from '../../src/chat/events.ts';
 import { usualTarget as target } from '../conformance/adapter.ts';
 
 const options: WireOptions = { target, unseen: undefined, firstCallOnly: false };
@@ -20,7 +20,7 @@ const delta = (members: object, finish_reason: string | null = null) =>
 const types = (events: readonly ChatEvent[]): string[] => events.map((event) => event.type);
 
 describe('a stream of chunks', () => {
-  it('is open until the finish, settled until the usage, then done', () => {
+  it('is open until the finish, settled until the end, then done', () => {
     const decoder = chunkDecoder(options);
     expect([decoder.phase, types(decoder.push(delta({ content: 'a' })))]).toEqual([
       'open',
@@ -28,16 +28,27 @@ describe('a stream of chunks', () => {
     ]);
     expect([types(decoder.push(delta({}, 'stop'))), decoder.phase]).toEqual([[], 'settled']);
     const usage = { prompt_tokens: 1, completion_tokens: 1 };
-    expect(types(decoder.push(frame({ choices: [], usage })))).toEqual(['usage', 'finish']);
+    expect(decoder.push(frame({ choices: [], usage }))).toEqual([]);
+    expect(types(decoder.push({ event: 'message', data: '[DONE]' }))).toEqual(['usage', 'finish']);
     expect(decoder.phase).toBe('done');
-    expect(decoder.push({ event: 'message', data: '[DONE]' })).toEqual([]);
+    expect(decoder.push(delta({ content: 'a' }))).toEqual([]);
     expect(decoder.end()).toEqual([]);
   });
 
-  it('names the model once, from the first chunk', () => {
+  it('names the model once, with the first chunk that says something, so that no heartbeat names it', () => {
     const decoder = chunkDecoder(options);
-    expect(decoder.push(delta({ role: 'assistant' }))).toEqual([{ type: 'start', model: 'm' }]);
-    expect(decoder.push(delta({ role: 'assistant' }))).toEqual([]);
+    expect(decoder.push(frame({ model: 'beat', choices: [{ delta: { content: '' } }] }))).toEqual([]);
+    expect(decoder.push(delta({ content: 'a' }))[0]).toEqual({ type: 'start', model: 'm' });
+    expect(types(decoder.push(delta({ content: 'b' })))).toEqual(['text']);
+  });
+
+  it('names the model of an earlier chunk where the one that speaks has none', () => {
+    const decoder = chunkDecoder(options);
+    decoder.push(delta({ role: 'assistant' }));
+    expect(decoder.push(frame({ choices: [{ delta: { content: 'a' } }] }))[0]).toEqual({
+      type: 'start',
+      model: 'm',
+    });
   });
 
   it('takes the last of the usages that stand on every chunk', () => {
@@ -48,7 +59,8 @@ describe('a stream of chunks', () => {
         usage: { prompt_tokens: 2, completion_tokens },
       });
     decoder.push(at(1, null));
-    const [, usage] = decoder.push(at(2, 'stop'));
+    decoder.push(at(2, 'stop'));
+    const [usage] = decoder.end();
     expect(usage).toEqual({ type: 'usage', usage: { input_tokens: 2, output_tokens: 2, total_tokens: 4 } });
   });
 
@@ -92,6 +104,76 @@ describe('a stream of chunks', () => {
       decoder.push(delta({ tool_calls: [{ index: 0, id: '', function: { arguments: null } }] })),
     ).toEqual([]);
     expect(decoder.push(delta({ tool_calls: [] }))).toEqual([]);
+  });
+
+  it('makes an id of its own for each call that has none', () => {
+    const ids = [0, 1].map(() => {
+      const call = { function: { name: 'f', arguments: '{}' } };
+      const answer = { choices: [{ message: { tool_calls: [call, call] }, finish_reason: 'stop' }] };
+      return decodeCompletion(answer, options).toolCalls?.map(({ id }) => id) ?? [];
+    });
+    expect(new Set(ids.flat()).size).toBe(4);
+    for (const id of ids.flat()) expect(id).toMatch(/^call_[0-9a-f]{24}$/);
+  });
+
+  it('tells calls of one index without ids apart by the whole arguments of the first', () => {
+    const decoder = chunkDecoder(options);
+    const piece = (text: string) =>
+      delta({ tool_calls: [{ index: 0, function: { name: 'f', arguments: text } }] });
+    const events = ['{"a":', '1}', '{"a":2}'].flatMap((text) => decoder.push(piece(text)));
+    decoder.push(delta({}, 'tool_calls'));
+    const { toolCalls } = collect([...events, ...decoder.end()]);
+    expect(toolCalls?.map((call) => call.function.arguments)).toEqual(['{"a":1}', '{"a":2}']);
+  });
+
+  it('puts pieces of two calls of one index together by their ids', () => {
+    const decoder = chunkDecoder(options);
+    const piece = (id: string, name: string, text: string) =>
+      delta({ tool_calls: [{ index: 0, id, function: { name, arguments: text } }] });
+    const events = [
+      piece('a', 'f', '{"a":'),
+      piece('b', 'g', '{"b":'),
+      piece('a', '', '1}'),
+      piece('b', '', '2}'),
+    ].flatMap((each) => decoder.push(each));
+    decoder.push(delta({}, 'tool_calls'));
+    const { toolCalls } = collect([...events, ...decoder.end()]);
+    expect(toolCalls?.map((call) => call.function.arguments)).toEqual(['{"a":1}', '{"b":2}']);
+  });
+
+  it.each([
+    ['max_tokens', 'length'],
+    ['MAX_TOKENS', 'length'],
+    ['FINISH_REASON_MAX_TOKENS', 'length'],
+    ['maxTokens', 'length'],
+    ['model_length', 'length'],
+    ['model_context_window_exceeded', 'length'],
+    ['sensitive', 'content_filter'],
+    ['SAFETY', 'content_filter'],
+    ['RECITATION', 'content_filter'],
+    ['content_filtered', 'content_filter'],
+    ['content-filter', 'content_filter'],
+    ['end_turn', 'stop'],
+    ['nobody_knows', 'stop'],
+  ])('reads the finish %s as %s', (word, reason) => {
+    const decoder = chunkDecoder(options);
+    decoder.push(delta({ content: 'a' }, word));
+    expect(decoder.end().at(-1)).toMatchObject({ type: 'finish', reason, raw: word });
+  });
+
+  it.each(['network_error', 'error', 'failed', 'aborted', 'ABORTED'])(
+    'takes the finish %s for a failure',
+    (word) => {
+      const decoder = chunkDecoder(options);
+      decoder.push(delta({ content: 'a' }, word));
+      expect(decoder.end()).toMatchObject([{ type: 'error', error: { reason: 'stopped' } }]);
+    },
+  );
+
+  it('keeps the finish that says more than a stop', () => {
+    const decoder = chunkDecoder(options);
+    for (const word of ['stop', 'length', 'stop']) decoder.push(delta({ content: 'a' }, word));
+    expect(decoder.end()).toMatchObject([{ type: 'finish', reason: 'length' }]);
   });
 
   it('carries log probabilities on the text that they belong to', () => {
