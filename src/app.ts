@@ -20,6 +20,7 @@ import type { Engine } from './gateway/engine.ts';
 import type { KeyRing } from './gateway/keys.ts';
 import type { Metrics } from './gateway/metrics.ts';
 import type { Observer } from './gateway/observer.ts';
+import { registerBodies } from './http/body.ts';
 import { answerMalformed, trackExchange, whenItsTurn } from './http/connection.ts';
 import { registerErrors, registerMethodNotAllowed, sendError } from './http/errors.ts';
 import { meantTarget } from './http/paths.ts';
@@ -36,7 +37,6 @@ import { registerMetrics } from './http/routes/metrics.ts';
 import { registerModels } from './http/routes/models.ts';
 import { registerOpenAI } from './http/routes/openai.ts';
 import { registerOperations } from './http/routes/operations.ts';
-import { atEndOfTurn } from './turn.ts';
 
 export interface AppDependencies {
   readonly config: Config;
@@ -128,12 +128,7 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
   });
   http.log = log;
 
-  // text/plain would reach a handler as a bare string.
-  http.removeContentTypeParser(['text/plain', 'application/json']);
-  const parseJson = http.getDefaultJsonParser('error', 'error');
-  http.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) =>
-    atEndOfTurn(() => parseJson(request, body.toString(), done)),
-  );
+  registerBodies(http, config);
   http.setValidatorCompiler<z.ZodType>(({ schema }) => {
     const parse = bodyParser(schema);
     return (data) => {

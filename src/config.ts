@@ -157,6 +157,7 @@ export const environmentSchema = z.object({
   QUEUE_TIMEOUT_MS: milliseconds.default(60_000),
   BODY_LIMIT_BYTES: wholeNumber(1024, 1_073_741_824).default(20_971_520),
   PROVIDER_KEY_ENV: variablePatterns.default(['*_API_KEY']),
+  BODIES_IN_FLIGHT_BYTES: wholeNumber(0).default(268_435_456),
   SHUTDOWN_GRACE_MS: milliseconds.default(30_000),
   USAGE_RETENTION_DAYS: wholeNumber(0).default(90),
   OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl.optional(),
@@ -199,6 +200,8 @@ export interface Config {
   readonly bodyLimitBytes: number;
   /** Patterns of the variables that may hold a provider's key; see `mayHoldProviderKey`. */
   readonly providerKeyEnv: readonly string[];
+  /** Of all bodies together; 0 = no bound. */
+  readonly bodiesInFlightBytes: number;
   readonly shutdownGraceMs: number;
   readonly usageRetentionDays: number;
   readonly otlpEndpoint: string | undefined;
@@ -265,6 +268,11 @@ export function loadConfig(environment: Readonly<Record<string, string | undefin
       `AUTH: off on HOST=${env.HOST} would open the gateway to the network; set AUTH=on with ADMIN_API_KEY, or ALLOW_ANONYMOUS=true if that is meant`,
     );
   }
+  if (env.BODIES_IN_FLIGHT_BYTES > 0 && env.BODIES_IN_FLIGHT_BYTES < env.BODY_LIMIT_BYTES) {
+    throw new ConfigError(
+      `BODIES_IN_FLIGHT_BYTES: must be 0 or at least BODY_LIMIT_BYTES (${env.BODY_LIMIT_BYTES}), else no such body would ever be taken`,
+    );
+  }
   const open = !auth && loopback;
   return {
     host: env.HOST.replace(/^\[|\]$/g, ''),
@@ -292,6 +300,7 @@ export function loadConfig(environment: Readonly<Record<string, string | undefin
     queueTimeoutMs: env.QUEUE_TIMEOUT_MS,
     bodyLimitBytes: env.BODY_LIMIT_BYTES,
     providerKeyEnv: env.PROVIDER_KEY_ENV,
+    bodiesInFlightBytes: env.BODIES_IN_FLIGHT_BYTES,
     shutdownGraceMs: env.SHUTDOWN_GRACE_MS,
     usageRetentionDays: env.USAGE_RETENTION_DAYS,
     otlpEndpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,

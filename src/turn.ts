@@ -28,6 +28,20 @@ export function atEndOfTurn(callback: () => void): void {
   waiting.push(callback);
 }
 
+const long: (() => void)[] = [];
+
+function runOne(): void {
+  const callback = long.shift();
+  if (long.length > 0) setImmediate(runOne);
+  callback?.();
+}
+
+/** Runs a callback that takes its time, and should not throw, in a turn in which no other such callback runs. */
+export function inTurnOfItsOwn(callback: () => void): void {
+  if (long.length === 0) setImmediate(runOne);
+  long.push(callback);
+}
+
 let turn: Promise<void> | undefined;
 
 function endTurn(resolve: () => void): void {

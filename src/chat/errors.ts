@@ -17,6 +17,7 @@ export const errorTable = {
   RATE_LIMITED: { status: 429, message: '请求频率超限', retryable: true },
   INTERNAL_ERROR: { status: 500, message: '服务器内部错误', retryable: false },
   UPSTREAM_ERROR: { status: 502, message: '上游返回错误', retryable: true },
+  OVERLOADED: { status: 503, message: '服务繁忙', retryable: false },
   SHUTTING_DOWN: { status: 503, message: '服务正在关闭', retryable: false },
   TIMEOUT: { status: 504, message: '请求超时', retryable: true },
 } as const;
@@ -72,7 +73,18 @@ export interface GatewayErrorOptions {
   readonly said?: UpstreamNames | undefined;
   /** For a 405: the methods that exist. */
   readonly allow?: string;
+  /** For a 415: the content encodings that are taken. */
+  readonly acceptEncoding?: string;
   readonly cause?: unknown;
+}
+
+/** No text of an error is longer, also where it quotes a caller. Bytes. */
+const longestText = 2048;
+
+function shorten(text: string): string {
+  // A UTF-16 unit takes three bytes at most.
+  if (text.length * 3 <= longestText || Buffer.byteLength(text) <= longestText) return text;
+  return `${text.slice(0, Math.floor(longestText / 3) - 1)}…`.toWellFormed();
 }
 
 /** The only error that crosses layers. Its message is fit to be shown to the caller. */
@@ -86,23 +98,28 @@ export class GatewayError extends Error {
   readonly upstreamStatus: number | undefined;
   readonly said: UpstreamNames | undefined;
   readonly allow: string | undefined;
+  readonly acceptEncoding: string | undefined;
 
   constructor(code: ErrorCode, options: GatewayErrorOptions = {}) {
     const row = errorTable[code];
     const message =
       options.message ?? (options.detail === undefined ? row.message : `${row.message}:${options.detail}`);
     // It may quote a caller or an upstream, and be read on a terminal.
-    super(withoutControls(message), options.cause === undefined ? undefined : { cause: options.cause });
+    super(
+      shorten(withoutControls(message)),
+      options.cause === undefined ? undefined : { cause: options.cause },
+    );
     this.name = 'GatewayError';
     this.code = code;
     this.status = row.status;
     this.retryable = options.retryable ?? row.retryable;
-    this.param = options.param;
+    this.param = options.param === undefined ? undefined : shorten(options.param);
     this.retryAfterSeconds = options.retryAfterSeconds;
     this.reason = options.reason;
     this.upstreamStatus = options.upstreamStatus;
     this.said = options.said;
     this.allow = options.allow;
+    this.acceptEncoding = options.acceptEncoding;
   }
 }
 
@@ -110,8 +127,14 @@ export const invalidParameter = (param: string, why: string): GatewayError =>
   new GatewayError('INVALID_PARAMS', { detail: `${param}: ${why}`, param });
 
 /** For top-level fields that neither this gateway nor the provider has. */
+/** Names that one refusal tells of. */
+const mostNames = 20;
+
 export const unknownFields = (names: readonly string[]): GatewayError =>
-  new GatewayError('INVALID_PARAMS', { detail: `${names.join(', ')}: 未知字段`, param: names[0] ?? '' });
+  new GatewayError('INVALID_PARAMS', {
+    detail: `${names.slice(0, mostNames).join(', ')}: 未知字段`,
+    param: names[0] ?? '',
+  });
 
 export const invalidMessage = (where: string, why: string): GatewayError =>
   new GatewayError('INVALID_MESSAGES', { detail: `${where}: ${why}`, param: where });

@@ -11,7 +11,9 @@ export function isShallow(value: unknown): boolean {
     if (depth > deepest) return false;
     const next: unknown[] = [];
     for (const item of level) {
-      if (typeof item === 'object' && item !== null) next.push(...Object.values(item));
+      if (typeof item !== 'object' || item === null) continue;
+      // Not spread: a list of half a million is more than a call takes as arguments.
+      for (const value of Object.values(item)) next.push(value);
     }
     level = next;
   }
@@ -22,6 +24,9 @@ export function isShallow(value: unknown): boolean {
 export const freeForm = z
   .record(z.string(), z.unknown())
   .refine(isShallow, { error: `嵌套超过 ${deepest} 层`, abort: true });
+
+/** The most that a request may have of each, in whichever dialect. */
+export const most = { messages: 100_000, parts: 10_000, tools: 10_000, integrations: 64 } as const;
 
 const textPart = z.strictObject({ type: z.literal('text'), text: z.string() });
 
@@ -36,7 +41,7 @@ const imagePart = z.strictObject({
 const contentError = { error: '必须是字符串或非空的内容片段列表' };
 const partError = { error: '必须是 text 或 image_url' };
 
-const textContent = z.union([z.string(), z.array(textPart).min(1)], contentError);
+const textContent = z.union([z.string(), z.array(textPart).min(1).max(most.parts)], contentError);
 
 /** An empty list says as much as no content. */
 const assistantContent = z.union([z.string(), z.array(textPart)], contentError);
@@ -54,7 +59,13 @@ const systemMessage = z.strictObject({ role: z.literal('system'), content: textC
 const userMessage = z.strictObject({
   role: z.literal('user'),
   content: z.union(
-    [z.string(), z.array(z.discriminatedUnion('type', [textPart, imagePart], partError)).min(1)],
+    [
+      z.string(),
+      z
+        .array(z.discriminatedUnion('type', [textPart, imagePart], partError))
+        .min(1)
+        .max(most.parts),
+    ],
     contentError,
   ),
   name,
@@ -167,13 +178,13 @@ export const parameterFields = {
   min_p: z.number().min(0).max(1),
   repeat_penalty: z.number().gt(0),
   logit_bias: z.record(z.string(), z.number().min(-100).max(100)),
-  tools: z.array(functionTool),
+  tools: z.array(functionTool).max(most.tools),
   tool_choice: toolChoice,
   parallel_tool_calls: z.boolean(),
   response_format: responseFormat,
   reasoning: z.enum(['off', 'low', 'medium', 'high', 'on']),
   context_length: z.int().min(1),
-  integrations: z.array(integration),
+  integrations: z.array(integration).max(most.integrations),
   store: z.boolean(),
   previous_response_id: z.string().min(1),
   ttl: z.int().min(1),

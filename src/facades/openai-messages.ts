@@ -1,6 +1,6 @@
 /** Messages, tools and answer formats as OpenAI's clients write them, lenient where they add keys of their own. */
 import { z } from 'zod';
-import { type FunctionTool, freeForm, type Message, type ResponseFormat } from '../chat/request.ts';
+import { type FunctionTool, freeForm, type Message, most, type ResponseFormat } from '../chat/request.ts';
 
 /** A part of the request that this gateway has no way to honour: absent or null, or it is refused by name. */
 export const unsupportedField = z
@@ -19,13 +19,14 @@ const imagePart = z.object({
 });
 
 const contentError = { error: '必须是字符串或非空的内容片段列表' };
-const textContent = z.union([z.string(), z.array(textPart).min(1)], contentError);
+const textContent = z.union([z.string(), z.array(textPart).min(1).max(most.parts)], contentError);
 const userContent = z.union(
   [
     z.string(),
     z
       .array(z.discriminatedUnion('type', [textPart, imagePart], { error: '必须是 text 或 image_url' }))
-      .min(1),
+      .min(1)
+      .max(most.parts),
   ],
   contentError,
 );

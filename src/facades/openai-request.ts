@@ -11,6 +11,7 @@ import {
   type EmbeddingRequest,
   effectiveParameters,
   type GivenParameters,
+  most,
   type ParameterName,
   type Parameters,
   parameterFields,
@@ -96,11 +97,11 @@ const chatExample = { model: 'qwen-plus', messages: [{ role: 'user', content: 'ä
 export const chatCompletionBody = z
   .looseObject({
     ...commonFields,
-    messages: z.array(openaiMessage).min(1),
+    messages: z.array(openaiMessage).min(1).max(most.messages),
     max_completion_tokens: tokenLimit,
     logprobs: z.boolean().nullish(),
     top_logprobs: z.int().min(0).max(20).nullish(),
-    tools: z.array(openaiTool).nullish(),
+    tools: z.array(openaiTool).max(most.tools).nullish(),
     tool_choice: openaiToolChoice.nullish(),
     parallel_tool_calls: z.boolean().nullish(),
     response_format: openaiResponseFormat.nullish(),

@@ -118,6 +118,7 @@ function kindOf(error: GatewayError): { readonly type: string; readonly code: st
         : { type: 'rate_limit_error', code: 'rate_limit_exceeded' };
     case 'INTERNAL_ERROR':
     case 'UPSTREAM_ERROR':
+    case 'OVERLOADED':
     case 'SHUTTING_DOWN':
     case 'TIMEOUT':
       return { type: 'server_error', code: 'server_error' };

@@ -4,6 +4,10 @@
  * would not, and returns what the schema would; everything else is the schema's to judge. Knows no field by name but three.
  */
 import type { z } from 'zod';
+import { most } from '../chat/request.ts';
+
+/** See validation.ts. */
+const atFirst = { reportInput: false, abortEarly: true } as const;
 
 type Fields = Readonly<Record<string, z.ZodType>>;
 
@@ -16,7 +20,10 @@ function isPlainMessage(message: unknown): boolean {
 const isPlainRole = (role: unknown): boolean => role === 'user' || role === 'assistant' || role === 'system';
 
 const isPlainList = (messages: unknown): boolean =>
-  Array.isArray(messages) && messages.length > 0 && messages.every(isPlainMessage);
+  Array.isArray(messages) &&
+  messages.length > 0 &&
+  messages.length <= most.messages &&
+  messages.every(isPlainMessage);
 
 /**
  * Reads bodies of an object schema without checks or defaults of its own, whose only required fields are `model`, any string but
@@ -40,7 +47,7 @@ export function plainReader(fields: Fields): (body: unknown) => object | undefin
       } else if (name === 'stream' && typeof value === 'boolean') {
         read[name] = value;
       } else {
-        const parsed = schemas.get(name)?.safeParse(value);
+        const parsed = schemas.get(name)?.safeParse(value, atFirst);
         if (parsed?.success !== true) return undefined;
         read[name] = parsed.data;
       }

@@ -10,6 +10,7 @@ import {
   type EmbeddingRequest,
   effectiveParameters,
   message,
+  most,
   parameterFields,
 } from '../chat/request.ts';
 import { embeddingFields, readEmbeddingRequest } from './embedding-input.ts';
@@ -46,7 +47,7 @@ const model = z.string().min(1).meta({ description: 'The `title` of a model with
 export const chatBody = z
   .looseObject({
     model,
-    messages: z.array(message).min(1),
+    messages: z.array(message).min(1).max(most.messages),
     ...commonFields,
   })
   .meta({

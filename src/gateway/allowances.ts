@@ -122,17 +122,31 @@ export class Allowances implements Partial<Observer> {
   }
 
   /**
-   * Counts a call, reserves its tokens until its end, and notes in it how its caller stands.
-   * @throws GatewayError RATE_LIMITED where it may not run now; it uses up nothing then
+   * Counts a call for the requests a minute, whatever it will turn out to ask, and notes in it how its caller stands.
+   * @throws GatewayError RATE_LIMITED where they are spent; it is not counted then
+   */
+  count(call: Call): void {
+    const limits = this.#limitsOf(call.caller);
+    if (limits === undefined || limits.rpm === 0) return;
+    const now = Date.now();
+    const requests = this.#requests.of(call.caller.id, now, now + minuteMs);
+    const refusal = exhausted('requests', requests, limits.rpm, now);
+    if (refusal === undefined) requests.points += 1;
+    call.quotas = { requests: quotaOf(requests, limits.rpm, 0, now), tokens: undefined };
+    if (refusal !== undefined) throw errorOf(refusal);
+  }
+
+  /**
+   * Reserves the tokens of a call until its end, and notes in it how its caller stands.
+   * @throws GatewayError RATE_LIMITED where it may not run now; it uses up no tokens then
    */
   admit(call: Call, request: GenerationRequest | EmbeddingRequest): void {
     const limits = this.#limitsOf(call.caller);
     // The call of a client that has left already would never be settled.
     if (limits === undefined || call.stopped) return;
-    const { rpm, tpm, dailyTokens, maxConcurrency } = limits;
+    const { tpm, dailyTokens, maxConcurrency } = limits;
     const { id } = call.caller;
     const now = Date.now();
-    const requests = rpm > 0 ? this.#requests.of(id, now, now + minuteMs) : undefined;
     const minute = tpm > 0 ? this.#tokens.of(id, now, now + minuteMs) : undefined;
     const today = dailyTokens > 0 ? this.#days.of(id, now, endOfDay(now)) : undefined;
     const running = this.#running.get(id);
@@ -141,16 +155,14 @@ export class Allowances implements Partial<Observer> {
     let refusal: Refusal | undefined = isBusy ? { limit: 'concurrency', waitMs: busyRetryMs } : undefined;
     refusal = longerOf(refusal, exhausted('tokens', minute, tpm - reserved, now));
     refusal = longerOf(refusal, exhausted('tokens of the day', today, dailyTokens - reserved, now));
-    refusal = longerOf(refusal, exhausted('requests', requests, rpm, now));
     if (refusal === undefined) {
       const estimate = minute === undefined && today === undefined ? 0 : estimateTokens(request);
       // Also where nothing is limited, for a limit that is set before the call ends.
       this.#hold(call, id, estimate);
       reserved += estimate;
-      if (requests !== undefined) requests.points += 1;
     }
     call.quotas = {
-      requests: requests && quotaOf(requests, rpm, 0, now),
+      requests: call.quotas?.requests,
       tokens: minute
         ? quotaOf(minute, tpm, reserved, now)
         : today && quotaOf(today, dailyTokens, reserved, now),

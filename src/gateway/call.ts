@@ -80,6 +80,12 @@ interface Destroyable {
 
 const nothing: readonly string[] = [];
 
+/** What is held for a call and can be let go before its end. */
+export interface Hold {
+  /** Without effect after the first time. */
+  release(): void;
+}
+
 /** The facts of one call, filled in while it runs and read once at its end. Times in milliseconds. */
 export class Call {
   readonly requestId: string;
@@ -118,6 +124,8 @@ export class Call {
   reservedTokens: number | undefined;
   /** Set once the call was counted, if anything is. */
   quotas: Quotas | undefined;
+  /** What the body of its request holds; it is let go with the request. */
+  body: Hold | undefined;
   /** Where the list of running calls has it. */
   seat = 0;
   /** See `admitOnce`. */

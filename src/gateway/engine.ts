@@ -383,7 +383,7 @@ export class Engine {
         timeouts: candidate.timeouts,
         progress,
         patienceMs,
-        onCommit: sink === undefined ? undefined : () => kept.giveUp(),
+        onCommit: sink === undefined ? undefined : () => letGo(kept, call),
       },
       adjusted(kept.value, candidate.adjustment),
       sink,
@@ -418,6 +418,13 @@ export class Engine {
       'another model answered than was asked; it is told once for each name',
     );
   }
+}
+
+/** A part of the answer was shown: no try follows, and neither the request nor its body is needed any more. */
+function letGo(kept: Kept<GenerationRequest>, call: Call): void {
+  kept.giveUp();
+  call.body?.release();
+  call.body = undefined;
 }
 
 interface Admitted<C> {

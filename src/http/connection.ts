@@ -1,6 +1,7 @@
 /** What a connection is about: how many requests of it are answered at once, and what answers one that is no HTTP. Knows no route. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Hold } from '../gateway/call.ts';
 import { newRequestId } from './request-id.ts';
 
 /** A client that was told why gets this long to close its side, too. Milliseconds. */
@@ -24,7 +25,13 @@ const doomed = new WeakSet<Socket>();
  */
 export const onClose = Symbol('onClose');
 
+/** Where a request has what its body holds until its response is over. */
+export const bodyHold = Symbol('body');
+
 declare module 'node:http' {
+  interface IncomingMessage {
+    [bodyHold]?: Hold;
+  }
   interface ServerResponse {
     [onClose]?: (response: ServerResponse) => void;
   }
@@ -107,6 +114,7 @@ function forget(this: ServerResponse<IncomingMessage>): void {
   if (open === undefined || at < 0) return;
   open.splice(at, 1);
   if (doomed.has(socket) && !hasGood(open)) endSoon(socket);
+  this.req[bodyHold]?.release();
   this[onClose]?.(this);
   takeNext(socket, open.length);
 }

@@ -57,6 +57,7 @@ export function sendError(request: FastifyRequest, reply: FastifyReply, thrown: 
     reply.header('retry-after', String(Math.ceil(error.retryAfterSeconds)));
   }
   if (error.allow !== undefined) reply.header('allow', error.allow);
+  if (error.acceptEncoding !== undefined) reply.header('accept-encoding', error.acceptEncoding);
   if (request.call !== undefined) reply.headers(callHeaders(request.call, false));
   // The tries of this call are used up: a client that repeats it by itself would only multiply them. Another instance, though,
   // may serve what this one had to drop at its end.

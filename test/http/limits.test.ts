@@ -49,9 +49,9 @@ describe('requests a minute', () => {
     expect([refused.status, refused.body.error.message]).toEqual([429, '请求频率超限']);
   });
 
-  it('are used up by no request that is refused for what it says, nor by a look at the models', async () => {
+  it('are used up by a request that is refused for what it says, and not by a look at the models', async () => {
     const scene = await team();
-    const { key } = await scene.createKey({ rpm: 1, models: [chatModel] });
+    const { key } = await scene.createKey({ rpm: 5, models: [chatModel] });
     const wrong = [
       { temperature: 9 },
       { messages: [] },
@@ -61,6 +61,7 @@ describe('requests a minute', () => {
     for (const body of wrong) expect([400, 403]).toContain((await chat(scene, key, body)).status);
     for (const path of ['/api/llm/models', '/v1/models']) await scene.ask(key, 'GET', path);
     expect((await chat(scene, key)).status).toBe(200);
+    expect((await chat(scene, key)).status).toBe(429);
   });
 
   it('are counted together over all inference endpoints', async () => {

@@ -47,6 +47,7 @@ describe('with nothing set', () => {
       queueTimeoutMs: 60_000,
       bodyLimitBytes: 20_971_520,
       providerKeyEnv: ['*_API_KEY'],
+      bodiesInFlightBytes: 268_435_456,
       shutdownGraceMs: 30_000,
       usageRetentionDays: 90,
       otlpEndpoint: undefined,

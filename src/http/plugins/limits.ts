@@ -13,7 +13,7 @@ function checkModel(request: FastifyRequest, caller: Caller, model: string, para
   throw new GatewayError('FORBIDDEN', { detail: `此 API Key 不可使用模型 ${shortName(model)}`, param });
 }
 
-/** Register it after the calls. What a call has reserved is held until its observers are told of its end. */
+/** Register it after the calls: requests a minute are counted before the body is read. What a call has reserved is held until its observers are told of its end. */
 export function registerLimits(app: FastifyInstance, allowances: Allowances): void {
   app.addHook('onRequest', (request, _reply, done) => {
     const { call } = request;
@@ -25,6 +25,7 @@ export function registerLimits(app: FastifyInstance, allowances: Allowances): vo
         if (draft !== undefined) checkModel(request, call.caller, draft, 'draft_model');
         allowances.admit(call, asked);
       };
+      allowances.count(call);
     }
     done();
   });

@@ -148,6 +148,7 @@ export const inferenceErrorCodes = [
   'RATE_LIMITED',
   'INTERNAL_ERROR',
   'UPSTREAM_ERROR',
+  'OVERLOADED',
   'SHUTTING_DOWN',
   'TIMEOUT',
 ] as const satisfies readonly ErrorCode[];
