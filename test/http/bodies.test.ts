@@ -85,7 +85,7 @@ describe('compressed bodies', () => {
 
   it('of another type are a 415 that says which is taken', async () => {
     expect((await refusalOf(post(plain, { 'content-type': 'text/plain' }))).message).toBe(
-      '不支持的媒体类型:仅支持 application/json',
+      '不支持的媒体类型:请求体须为 application/json',
     );
   });
 });
