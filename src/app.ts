@@ -17,6 +17,7 @@ import type { Allowances } from './gateway/allowances.ts';
 import type { Catalog } from './gateway/catalog.ts';
 import type { Discovery } from './gateway/discovery.ts';
 import type { Engine } from './gateway/engine.ts';
+import { exampleModel } from './gateway/example-model.ts';
 import type { KeyRing } from './gateway/keys.ts';
 import type { Metrics } from './gateway/metrics.ts';
 import type { Observer } from './gateway/observer.ts';
@@ -26,6 +27,7 @@ import { registerErrors, registerMethodNotAllowed, sendError } from './http/erro
 import { meantTarget } from './http/paths.ts';
 import { isForApi, registerAccess } from './http/plugins/access.ts';
 import { type LiveCalls, registerCalls } from './http/plugins/calls.ts';
+import type { Running } from './http/plugins/description.ts';
 import { registerDocs } from './http/plugins/docs.ts';
 import { registerLimits } from './http/plugins/limits.ts';
 import { registerRequestLog } from './http/plugins/request-log.ts';
@@ -166,7 +168,11 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
   registerRequestLog(http, deps.log);
   const calls = registerCalls(http, deps.observer);
   registerLimits(http, deps.allowances);
-  await registerDocs(http, (listener) => catalog.onChange(listener));
+  const running: Running = {
+    auth: config.auth,
+    exampleModel: (kind) => exampleModel(kind, catalog, discovery, config.timeouts),
+  };
+  await registerDocs(http, running, (listener) => catalog.onChange(listener));
 
   const streamOptions = { commitMs: config.streamCommitMs, heartbeatMs: config.heartbeatMs };
   registerChat(http, { engine, streamOptions });

@@ -38,6 +38,7 @@ const imagePart = z.strictObject({
   }),
 });
 
+const contentText = 'Text, or a list of parts';
 const contentError = { error: '必须是字符串或非空的内容片段列表' };
 const partError = { error: '必须是 text 或 image_url' };
 
@@ -52,32 +53,38 @@ const toolCall = z.strictObject({
   function: z.strictObject({ name: z.string().min(1), arguments: z.string() }),
 });
 
-const name = z.string().nullish();
+const name = z.string().nullish().describe('Of the speaker');
 
-const systemMessage = z.strictObject({ role: z.literal('system'), content: textContent, name });
+const systemMessage = z.strictObject({
+  role: z.literal('system').describe('Who speaks'),
+  content: textContent.describe(contentText),
+  name,
+});
 
 const userMessage = z.strictObject({
-  role: z.literal('user'),
-  content: z.union(
-    [
-      z.string(),
-      z
-        .array(z.discriminatedUnion('type', [textPart, imagePart], partError))
-        .min(1)
-        .max(most.parts),
-    ],
-    contentError,
-  ),
+  role: z.literal('user').describe('Who speaks'),
+  content: z
+    .union(
+      [
+        z.string(),
+        z
+          .array(z.discriminatedUnion('type', [textPart, imagePart], partError))
+          .min(1)
+          .max(most.parts),
+      ],
+      contentError,
+    )
+    .describe(contentText),
   name,
 });
 
 const assistantMessage = z
   .strictObject({
-    role: z.literal('assistant'),
-    content: assistantContent.nullish(),
+    role: z.literal('assistant').describe('Who speaks'),
+    content: assistantContent.nullish().describe(contentText),
     name,
-    tool_calls: z.array(toolCall).nullish(),
-    reasoning_content: z.string().nullish(),
+    tool_calls: z.array(toolCall).nullish().describe('The calls that the model asked for'),
+    reasoning_content: z.string().nullish().describe('What the model thought before it answered'),
   })
   .refine(
     (message) =>
@@ -89,15 +96,20 @@ const assistantMessage = z
   );
 
 const toolMessage = z.strictObject({
-  role: z.literal('tool'),
-  content: textContent,
-  tool_call_id: z.string().min(1),
+  role: z.literal('tool').describe('Who speaks'),
+  content: textContent.describe(contentText),
+  tool_call_id: z.string().min(1).describe('Of the call that this answers'),
   name,
 });
 
 export const message = z.discriminatedUnion(
   'role',
-  [systemMessage, userMessage, assistantMessage, toolMessage],
+  [
+    systemMessage.meta({ title: 'SystemMessage' }),
+    userMessage.meta({ title: 'UserMessage' }),
+    assistantMessage.meta({ title: 'AssistantMessage' }),
+    toolMessage.meta({ title: 'ToolMessage' }),
+  ],
   { error: 'role 必须是 system, user, assistant 或 tool' },
 );
 
@@ -178,13 +190,13 @@ export const parameterFields = {
   min_p: z.number().min(0).max(1),
   repeat_penalty: z.number().gt(0),
   logit_bias: z.record(z.string(), z.number().min(-100).max(100)),
-  tools: z.array(functionTool).max(most.tools),
-  tool_choice: toolChoice,
+  tools: z.array(functionTool.meta({ title: 'FunctionTool' })).max(most.tools),
+  tool_choice: toolChoice.meta({ title: 'ToolChoice' }),
   parallel_tool_calls: z.boolean(),
-  response_format: responseFormat,
+  response_format: responseFormat.meta({ title: 'ResponseFormat' }),
   reasoning: z.enum(['off', 'low', 'medium', 'high', 'on']),
   context_length: z.int().min(1),
-  integrations: z.array(integration).max(most.integrations),
+  integrations: z.array(integration.meta({ title: 'Integration' })).max(most.integrations),
   store: z.boolean(),
   previous_response_id: z.string().min(1),
   ttl: z.int().min(1),

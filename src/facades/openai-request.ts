@@ -142,6 +142,7 @@ export const chatCompletionBody = z
     store: withoutEffect,
   })
   .meta({
+    title: 'ChatCompletionRequest',
     examples: [chatExample, { ...chatExample, stream: true, stream_options: { include_usage: true } }],
   });
 
@@ -160,7 +161,10 @@ export const completionBody = z
     logprobs: z.literal(false, { error: '不支持此参数' }).nullish(),
     suffix: z.literal('', { error: '不支持此参数' }).nullish(),
   })
-  .meta({ examples: [{ model: 'qwen2.5-7b-instruct', prompt: '从前有座山', max_tokens: 50 }] });
+  .meta({
+    title: 'TextCompletionRequest',
+    examples: [{ model: 'qwen2.5-7b-instruct', prompt: '从前有座山', max_tokens: 50 }],
+  });
 
 /** The body of POST /v1/embeddings. */
 export const embeddingBody = z
@@ -168,7 +172,10 @@ export const embeddingBody = z
     ...embeddingFields,
     encoding_format: z.enum(['float', 'base64']).nullish(),
   })
-  .meta({ examples: [{ model: 'text-embedding-v4', input: ['一段文字', '另一段文字'] }] });
+  .meta({
+    title: 'OpenAIEmbeddingRequest',
+    examples: [{ model: 'text-embedding-v4', input: ['一段文字', '另一段文字'] }],
+  });
 
 type CommonBody = Pick<z.output<typeof completionBody>, keyof typeof commonFields>;
 

@@ -17,13 +17,45 @@ import { embeddingFields, readEmbeddingRequest } from './embedding-input.ts';
 import type { AnswerRoute, StreamEncoder } from './encoder.ts';
 import { type ExtraFields, extraReader } from './extra-fields.ts';
 
+/** What the parameters mean to a caller. */
+const meanings: Readonly<Record<keyof typeof parameterFields, string>> = {
+  temperature: '[0, 2): how freely words are chosen.',
+  top_p:
+    '(0, 1]: only the likeliest words that together have this probability. Meant as an alternative to temperature.',
+  max_tokens: 'The most tokens that may be generated.',
+  stop: 'Texts at which the answer ends; they are not part of it.',
+  seed: 'The same seed gives the same answer, as far as the model can.',
+  presence_penalty: '-2 to 2: keeps words away that were used at all.',
+  frequency_penalty: '-2 to 2: keeps words away by how often they were used.',
+  top_k: 'Only the likeliest so many words.',
+  min_p: '[0, 1]: only words with this share of the probability of the likeliest.',
+  repeat_penalty: 'Above 0; above 1 keeps repetitions away.',
+  logit_bias: 'By token number, -100 to 100: what is added to its likelihood.',
+  tools: 'Functions that the model may ask the client to call.',
+  tool_choice: 'Whether it has to call one, and which.',
+  parallel_tool_calls: 'false: at most one call in an answer.',
+  response_format: 'json_schema: the answer is JSON of that schema.',
+  reasoning: 'How much the model thinks before it answers, where it can.',
+  context_length: 'Tokens with which LM Studio loads the model, if it is not loaded.',
+  integrations: 'MCP servers and plugins whose tools LM Studio itself calls.',
+  store: 'true: LM Studio keeps the conversation, and the answer has a `response_id`.',
+  previous_response_id: 'The `response_id` of the stored conversation that this one continues.',
+  ttl: 'Seconds without a call after which LM Studio unloads the model.',
+  draft_model: "LM Studio's smaller model for speculative decoding.",
+};
+
 const optional = Object.fromEntries(
-  Object.entries(parameterFields).map(([name, schema]) => [name, schema.nullish()]),
+  Object.entries(parameterFields).map(([name, schema]) => [
+    name,
+    schema.nullish().meta({ description: meanings[name as keyof typeof parameterFields] }),
+  ]),
 ) as { [K in keyof typeof parameterFields]: z.ZodOptional<z.ZodNullable<(typeof parameterFields)[K]>> };
 
-const streamOptions = z.looseObject({ include_progress: z.boolean().nullish() }).meta({
-  description: '`include_progress` asks for progress chunks. A preference, never a reason to refuse.',
-});
+const streamOptions = z
+  .looseObject({ include_progress: z.boolean().nullish().meta({ description: 'Default false.' }) })
+  .meta({
+    description: '`include_progress` asks for progress chunks. A preference, never a reason to refuse.',
+  });
 
 /** What a value may be that other APIs send by default and that changes nothing here. */
 const withoutEffect = {
@@ -47,10 +79,15 @@ const model = z.string().min(1).meta({ description: 'The `title` of a model with
 export const chatBody = z
   .looseObject({
     model,
-    messages: z.array(message).min(1).max(most.messages),
+    messages: z
+      .array(message)
+      .min(1)
+      .max(most.messages)
+      .meta({ description: 'The conversation so far, oldest first.' }),
     ...commonFields,
   })
   .meta({
+    title: 'ChatRequest',
     examples: [
       {
         model: 'qwen2.5-7b-instruct',
@@ -69,12 +106,16 @@ export const completionBody = z
     prompt: z.string().meta({ description: 'The text to continue, without any chat template.' }),
     ...commonFields,
   })
-  .meta({ examples: [{ model: 'qwen2.5-7b-instruct', prompt: '从前有座山', max_tokens: 50 }] });
+  .meta({
+    title: 'CompletionRequest',
+    examples: [{ model: 'qwen2.5-7b-instruct', prompt: '从前有座山', max_tokens: 50 }],
+  });
 
 /** The body of POST /api/llm/embeddings. */
-export const embeddingBody = z
-  .looseObject(embeddingFields)
-  .meta({ examples: [{ model: 'text-embedding-v4', input: ['一段文字', '另一段文字'] }] });
+export const embeddingBody = z.looseObject(embeddingFields).meta({
+  title: 'EmbeddingRequest',
+  examples: [{ model: 'text-embedding-v4', input: ['一段文字', '另一段文字'] }],
+});
 
 type CommonBody = Pick<z.output<typeof chatBody>, keyof typeof commonFields>;
 

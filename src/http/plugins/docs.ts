@@ -9,6 +9,7 @@ import { createJsonSchemaTransform } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { GatewayError } from '../../chat/errors.ts';
 import { type Document, makeDocument, sendDocument, tagText } from '../documents.ts';
+import { describeRunning, nameSchemas, type Running } from './description.ts';
 
 const policy = [
   "default-src 'none'",
@@ -89,6 +90,11 @@ const toJsonSchema = createJsonSchemaTransform({
       // zod writes out that an integer is a safe one; nobody reads that twice.
       if (jsonSchema.minimum === Number.MIN_SAFE_INTEGER) delete jsonSchema.minimum;
       if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
+      // What is said of a value is said of the field, also where the field may be null.
+      const [value, none] = jsonSchema.anyOf ?? [];
+      if (value?.description !== undefined && none?.type === 'null') {
+        jsonSchema.description ??= value.description;
+      }
     },
   },
 });
@@ -130,12 +136,16 @@ function withExamples(original: unknown, transformed: unknown): { response?: unk
   return { response };
 }
 
+/** Swagger UI remembers a key for good; for this page the browser's memory ends with the tab. */
+const forgetWithTab = `Object.defineProperty(window, 'localStorage', { value: window.sessionStorage });`;
+
 /**
  * Registers the description before the routes that it describes.
  * @param onChange tells of every change of what the document is made of
  */
 export async function registerDocs(
   app: FastifyInstance,
+  running: Running,
   onChange: (listener: () => void) => void,
 ): Promise<void> {
   await app.register(swagger, {
@@ -144,6 +154,7 @@ export async function registerDocs(
       info: {
         title: 'LLM Gateway',
         version: '1.0.0',
+        license: { name: 'MIT', identifier: 'MIT' },
         description:
           'One small, stable API over LM Studio, Bailian and every OpenAI-compatible model server. ' +
           'JSON answers under /api are `{code, message, data}`; the machine-readable error name stands in the `x-error-code` header.',
@@ -163,6 +174,8 @@ export async function registerDocs(
       },
       security: [{}, { bearer: [] }, { apiKey: [] }],
     },
+    transformObject: (document) =>
+      'openapiObject' in document ? nameSchemas({ ...document.openapiObject }) : document.swaggerObject,
     transform: (document) => {
       const { schema, url } = toJsonSchema(document);
       return {
@@ -180,7 +193,10 @@ export async function registerDocs(
   const describe = (format: string): Document =>
     format === 'yaml'
       ? makeDocument('application/x-yaml', app.swagger({ yaml: true }))
-      : makeDocument('application/json; charset=utf-8', JSON.stringify(app.swagger()));
+      : makeDocument(
+          'application/json; charset=utf-8',
+          JSON.stringify(describeRunning({ ...app.swagger() }, running)),
+        );
   let description = keepDocuments(describe);
   onChange(() => {
     description = keepDocuments(describe);
@@ -212,8 +228,13 @@ export async function registerDocs(
     });
     await pages.register(swaggerUi, {
       routePrefix: '/docs',
-      uiConfig: { validatorUrl: null, tryItOutEnabled: true, displayRequestDuration: true },
-      theme: { title: 'LLM Gateway API' },
+      uiConfig: {
+        validatorUrl: null,
+        tryItOutEnabled: true,
+        displayRequestDuration: true,
+        persistAuthorization: true,
+      },
+      theme: { title: 'LLM Gateway API', js: [{ filename: 'tab.js', content: forgetWithTab }] },
     });
     pages.get('/redoc', (request, reply) => sendDocument(request, reply, redoc));
     pages.get('/redoc/redoc.standalone.js', (request, reply) =>

@@ -23,6 +23,7 @@ import {
   loadedView,
   loadView,
   providerReport,
+  withTexts,
 } from './admin-descriptions.ts';
 
 const config = { access: 'admin' } as const;
@@ -30,6 +31,7 @@ const params = z.object({ id: z.string().describe('The row id') });
 
 interface Order {
   readonly name: 'check' | 'sync' | 'load' | 'unload' | 'download';
+  readonly operationId: string;
   readonly about: string;
   readonly body?: z.ZodType;
   readonly view: z.ZodType;
@@ -43,20 +45,23 @@ function ordersOf(administration: Controller): readonly Order[] {
   return [
     {
       name: 'check',
+      operationId: 'checkProvider',
       about: 'Ask a provider for its models, and tell whether it answers. Loads none and costs nothing.',
       view: providerReport,
       run: async (id) => (await checkProviders(administration, id))[0],
     },
     {
       name: 'sync',
+      operationId: 'syncProvider',
       about: 'Bring the catalog up to date with the models that a provider lists',
       view: providerReport,
       run: async (id) => (await syncProviders(administration, id))[0],
     },
     {
       name: 'load',
+      operationId: 'loadModel',
       about: 'Load a model into memory; answers when it is loaded, which may take minutes',
-      body: loadWish,
+      body: withTexts(loadWish).meta({ title: 'LoadOrder', examples: [{ model: 'qwen/qwen3-8b' }] }),
       view: loadView,
       async run(id, input) {
         const loaded = await loadModel(administration, id, input);
@@ -66,8 +71,9 @@ function ordersOf(administration: Controller): readonly Order[] {
     },
     {
       name: 'unload',
+      operationId: 'unloadModel',
       about: 'Put a model away: the copy of that id, or every copy of the model of that name',
-      body: unloadWish,
+      body: withTexts(unloadWish).meta({ title: 'UnloadOrder', examples: [{ model: 'qwen/qwen3-8b' }] }),
       view: z.array(z.string()).describe('The ids of the copies that were put away'),
       async run(id, input) {
         const copies = await unloadModel(administration, id, input);
@@ -77,8 +83,9 @@ function ordersOf(administration: Controller): readonly Order[] {
     },
     {
       name: 'download',
+      operationId: 'startDownload',
       about: 'Begin to download a model; GET …/download/{job} tells how far it is',
-      body: downloadWish,
+      body: withTexts(downloadWish).meta({ title: 'DownloadOrder', examples: [{ model: 'qwen/qwen3-8b' }] }),
       view: downloadView,
       run: (id, input) => startDownload(administration, id, input),
     },
@@ -96,13 +103,22 @@ export function registerOrders(app: FastifyInstance, administration: Controller)
       throw asCallersError(error, provider?.displayName);
     }
   };
-  for (const { name, about, body, view, run } of ordersOf(administration)) {
+  for (const { name, operationId, about, body, view, run } of ordersOf(administration)) {
     routes.post(
       `/api/admin/providers/:id/${name}`,
       {
         config,
         schema: {
-          ...adminDescription(about, 201, view, 'INVALID_PARAMS', 'NOT_FOUND', 'CONFLICT', 'UPSTREAM_ERROR'),
+          ...adminDescription(
+            operationId,
+            about,
+            201,
+            view,
+            'INVALID_PARAMS',
+            'NOT_FOUND',
+            'CONFLICT',
+            'UPSTREAM_ERROR',
+          ),
           params,
           ...(body === undefined ? {} : { body }),
         },
@@ -121,6 +137,7 @@ export function registerOrders(app: FastifyInstance, administration: Controller)
       config,
       schema: {
         ...adminDescription(
+          'listLoadedModels',
           "What is in a provider's memory now",
           200,
           z.array(loadedView),
@@ -142,9 +159,10 @@ export function registerOrders(app: FastifyInstance, administration: Controller)
       config,
       schema: {
         ...adminDescription(
+          'getDownload',
           'How far a download is',
           200,
-          downloadView.omit({ model: true }),
+          downloadView.omit({ model: true }).meta({ title: 'DownloadNews' }),
           'INVALID_PARAMS',
           'NOT_FOUND',
           'UPSTREAM_ERROR',

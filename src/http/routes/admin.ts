@@ -39,6 +39,7 @@ import {
   routeView,
   usageQuery,
   usageView,
+  withTexts,
 } from './admin-descriptions.ts';
 import { registerOrders } from './admin-orders.ts';
 
@@ -65,8 +66,10 @@ interface Resource {
   readonly one: string;
   readonly view: z.ZodType;
   readonly created?: z.ZodType;
-  readonly creation: z.ZodType;
-  readonly settings: z.ZodType;
+  readonly creation: z.ZodObject;
+  readonly settings: z.ZodObject;
+  /** Bodies that show how it is made and changed. */
+  readonly examples: { readonly creation: object; readonly settings: object };
   list(): Promise<readonly Row[]>;
   create(input: unknown): Promise<Row>;
   change(id: number, input: unknown, version: number): Promise<Row>;
@@ -100,6 +103,10 @@ function resourcesOf(administration: Controller, keys: KeyRing): readonly Resour
       view: providerView,
       creation: newProvider,
       settings: providerSettings,
+      examples: {
+        creation: { key: 'vllm', kind: 'openai', base_url: 'http://127.0.0.1:8001/v1' },
+        settings: { max_concurrency: 8 },
+      },
       list: () => listProviders(administration),
       create: (input) => addProvider(administration, input),
       change: (id, input, version) => setProvider(administration, id, input, version),
@@ -114,6 +121,10 @@ function resourcesOf(administration: Controller, keys: KeyRing): readonly Resour
       view: modelView,
       creation: newModel.extend(routeTarget.partial().shape),
       settings: modelSettings,
+      examples: {
+        creation: { title: 'assistant', provider: 'lmstudio', upstream_model: 'qwen/qwen3-8b' },
+        settings: { is_featured: true },
+      },
       list: () => listModels(administration),
       create: (input) => addModel(administration, input),
       change: (id, input, version) => setModel(administration, id, input, version),
@@ -128,6 +139,10 @@ function resourcesOf(administration: Controller, keys: KeyRing): readonly Resour
       view: routeView,
       creation: newRoute,
       settings: routeSettings,
+      examples: {
+        creation: { model: 'qwen/qwen3-8b', provider: 'bailian', upstream_model: 'qwen-plus', priority: 10 },
+        settings: { priority: 10 },
+      },
       list: () => listRoutes(administration),
       create: (input) => addRoute(administration, input),
       change: (id, input, version) => setRoute(administration, id, input, version),
@@ -143,6 +158,7 @@ function resourcesOf(administration: Controller, keys: KeyRing): readonly Resour
       created: createdKey,
       creation: newKey,
       settings: keySettings,
+      examples: { creation: { name: 'laptop', rpm: 60 }, settings: { rpm: 120 } },
       list: () => listKeys(administration),
       create: (input) => thenReload(createKey(administration, input)),
       change: (id, input, version) => thenReload(setKey(administration, id, input, version)),
@@ -159,12 +175,16 @@ const config = { access: 'admin' } as const;
 const ifMatch = z.object({ 'if-match': z.string().describe('The `version` that was read') });
 
 function registerResource(app: FastifyInstance, resource: Resource): void {
-  const { name, one, view, creation, settings } = resource;
+  const { name, one, view, creation, settings, examples } = resource;
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const all = `/api/admin/${name}`;
   const single = `${all}/:id`;
-  routes.get(all, { config, schema: adminDescription(`All ${name}`, 200, z.array(view)) }, async () =>
-    envelope(await resource.list()),
+  /** As ids of operations name it: the models that callers see are listed by `listModels`. */
+  const noun = name === 'models' ? 'ManagedModel' : one.charAt(0).toUpperCase() + one.slice(1);
+  routes.get(
+    all,
+    { config, schema: adminDescription(`list${noun}s`, `All ${name}`, 200, z.array(view)) },
+    async () => envelope(await resource.list()),
   );
   routes.post(
     all,
@@ -172,6 +192,7 @@ function registerResource(app: FastifyInstance, resource: Resource): void {
       config,
       schema: {
         ...adminDescription(
+          `create${noun}`,
           `Make a ${one}`,
           201,
           resource.created ?? view,
@@ -179,7 +200,7 @@ function registerResource(app: FastifyInstance, resource: Resource): void {
           'NOT_FOUND',
           'CONFLICT',
         ),
-        body: creation,
+        body: withTexts(creation).meta({ title: `New${noun}`, examples: [examples.creation] }),
       },
     },
     async (request, reply) => {
@@ -190,7 +211,10 @@ function registerResource(app: FastifyInstance, resource: Resource): void {
   );
   routes.get(
     single,
-    { config, schema: { ...adminDescription(`One ${one}`, 200, view, 'NOT_FOUND'), params: idParams } },
+    {
+      config,
+      schema: { ...adminDescription(`get${noun}`, `One ${one}`, 200, view, 'NOT_FOUND'), params: idParams },
+    },
     async (request) => {
       const id = idOf(request.params.id);
       const row = (await resource.list()).find((each) => each.id === id);
@@ -203,10 +227,18 @@ function registerResource(app: FastifyInstance, resource: Resource): void {
     {
       config,
       schema: {
-        ...adminDescription(`Change a ${one}`, 200, view, 'INVALID_PARAMS', 'NOT_FOUND', 'CONFLICT'),
+        ...adminDescription(
+          `change${noun}`,
+          `Change a ${one}`,
+          200,
+          view,
+          'INVALID_PARAMS',
+          'NOT_FOUND',
+          'CONFLICT',
+        ),
         params: idParams,
         headers: ifMatch,
-        body: settings,
+        body: withTexts(settings).meta({ title: `${noun}Settings`, examples: [examples.settings] }),
       },
     },
     async (request) => {
@@ -222,6 +254,7 @@ function registerResource(app: FastifyInstance, resource: Resource): void {
       config,
       schema: {
         ...adminDescription(
+          `${name === 'keys' ? 'revoke' : 'remove'}${noun}`,
           name === 'keys' ? 'Revoke a key for good; its row stays' : `Remove a ${one}`,
           200,
           removal,
@@ -266,7 +299,7 @@ export async function registerAdmin(app: FastifyInstance, deps: AdminDependencie
       {
         config,
         schema: {
-          ...adminDescription('What was used', 200, z.array(usageView), 'INVALID_PARAMS'),
+          ...adminDescription('reportUsage', 'What was used', 200, z.array(usageView), 'INVALID_PARAMS'),
           querystring: usageQuery,
         },
       },

@@ -4,16 +4,19 @@ import { type ErrorCode, errorTable } from '../../chat/errors.ts';
 
 const usage = z
   .object({ input_tokens: z.int(), output_tokens: z.int(), total_tokens: z.int() })
+  .meta({ title: 'Usage' })
   .nullable()
   .describe('null where the upstream reported none');
 
 const finishReason = z.enum(['stop', 'length', 'content_filter', 'tool_calls']);
 
-const toolCall = z.object({
-  id: z.string(),
-  type: z.literal('function'),
-  function: z.object({ name: z.string(), arguments: z.string() }),
-});
+export const toolCall = z
+  .object({
+    id: z.string(),
+    type: z.literal('function'),
+    function: z.object({ name: z.string(), arguments: z.string() }),
+  })
+  .meta({ title: 'MadeToolCall' });
 
 const answer = z.object({
   content: z.string(),
@@ -23,13 +26,15 @@ const answer = z.object({
   tool_calls: z.array(toolCall).optional().describe('For the client to run'),
   tool_calls_made: z
     .array(
-      z.object({
-        tool: z.string(),
-        arguments: z.unknown().optional(),
-        output: z.string().optional(),
-        reason: z.string().optional(),
-        provider_info: z.record(z.string(), z.unknown()).optional(),
-      }),
+      z
+        .object({
+          tool: z.string(),
+          arguments: z.unknown().optional(),
+          output: z.string().optional(),
+          reason: z.string().optional(),
+          provider_info: z.record(z.string(), z.unknown()).optional(),
+        })
+        .meta({ title: 'ServerToolCall' }),
     )
     .optional()
     .describe('Already run by LM Studio'),
@@ -40,11 +45,16 @@ const answer = z.object({
     .describe('tokens_per_second, time_to_first_token_seconds, stop_reason, …'),
 });
 
-const envelopeOf = (data: z.ZodType) =>
-  z.object({ code: z.literal(200), message: z.literal('success'), data });
+const envelopeOf = (title: string, data: z.ZodType) =>
+  z.object({ code: z.literal(200), message: z.literal('success'), data }).meta({ title });
 
-const errorEnvelope = (status: number) =>
-  z.object({ code: z.literal(status), message: z.string(), data: z.null() });
+const errorAnswer = z
+  .object({
+    code: z.int().describe('The HTTP status'),
+    message: z.string().describe('For people'),
+    data: z.null(),
+  })
+  .meta({ title: 'ErrorAnswer' });
 
 /** An answer of a route, as the document shows it. */
 export interface Answer {
@@ -80,7 +90,7 @@ export function errorAnswers(...codes: readonly ErrorCode[]): Record<number, Ans
       headers: errorHeaders,
       content: {
         'application/json': {
-          schema: errorEnvelope(status),
+          schema: errorAnswer,
           examples: { ...known?.examples, [code]: example },
         },
       },
@@ -121,7 +131,7 @@ const generationAnswers: Record<number, Answer> = {
     headers: routeHeaders,
     content: {
       'application/json': {
-        schema: envelopeOf(answer),
+        schema: envelopeOf('ChatAnswer', answer.meta({ title: 'ChatResult' })),
         example: {
           code: 200,
           message: 'success',
@@ -158,16 +168,17 @@ const generationErrors = errorAnswers('INVALID_MESSAGES', ...inferenceErrorCodes
 
 export const chatDescription = {
   tags: ['llm'],
+  operationId: 'chat',
   summary: 'Chat with a model',
   description:
     'One conversation turn, plain or streamed. A parameter that the chosen upstream cannot honour is refused by name, never ' +
-    'dropped. `curl -N http://localhost:8000/api/llm/chat -H "content-type: application/json" -d \'{"model":"…","stream":true,' +
-    '"messages":[{"role":"user","content":"你好"}]}\'`',
+    'dropped.',
   response: { ...generationAnswers, ...generationErrors },
 };
 
 export const completionDescription = {
   tags: ['llm'],
+  operationId: 'complete',
   summary: 'Continue a text',
   description:
     'A plain continuation of `prompt`, without a chat template, with the answers and chunks of a chat. Not every upstream has ' +
@@ -177,6 +188,7 @@ export const completionDescription = {
 
 export const embeddingDescription = {
   tags: ['llm'],
+  operationId: 'embed',
   summary: 'Vectors of texts',
   description:
     'One vector per input, in the order of the inputs. Lists that are longer than what the upstream takes at once are split.',
@@ -187,10 +199,15 @@ export const embeddingDescription = {
       content: {
         'application/json': {
           schema: envelopeOf(
-            z.object({
-              embeddings: z.array(z.object({ index: z.int(), embedding: z.array(z.number()) })),
-              usage,
-            }),
+            'EmbeddingsAnswer',
+            z
+              .object({
+                embeddings: z.array(
+                  z.object({ index: z.int(), embedding: z.array(z.number()) }).meta({ title: 'Embedding' }),
+                ),
+                usage,
+              })
+              .meta({ title: 'Embeddings' }),
           ),
           example: {
             code: 200,
@@ -241,6 +258,7 @@ const cardExample = {
 
 export const modelsDescription = {
   tags: ['llm'],
+  operationId: 'listModels',
   summary: 'All available language models',
   description: 'Models with type 0 that can be called now: recommended ones first, then by id.',
   response: {
@@ -248,7 +266,7 @@ export const modelsDescription = {
       description: 'The models; an empty list where none is available',
       content: {
         'application/json': {
-          schema: envelopeOf(z.array(card)),
+          schema: envelopeOf('ModelsAnswer', z.array(card.meta({ title: 'Model' }))),
           example: { code: 200, message: 'success', data: [cardExample] },
         },
       },
@@ -259,19 +277,22 @@ export const modelsDescription = {
 
 const modelDetails = card.extend({
   routes: z.array(
-    z.object({
-      provider: z.string(),
-      state: z.enum(['loaded', 'not-loaded', 'unknown']),
-      context_length: z.int().nullable(),
-      max_context_length: z.int().nullable(),
-      capabilities: z.array(z.string()),
-      healthy: z.boolean(),
-    }),
+    z
+      .object({
+        provider: z.string(),
+        state: z.enum(['loaded', 'not-loaded', 'unknown']),
+        context_length: z.int().nullable(),
+        max_context_length: z.int().nullable(),
+        capabilities: z.array(z.string()),
+        healthy: z.boolean(),
+      })
+      .meta({ title: 'LiveRoute' }),
   ),
 });
 
 export const modelDescription = {
   tags: ['llm'],
+  operationId: 'getModel',
   summary: 'One model and the live state of its routes',
   description: 'The title may hold `/`, percent-encoded or plain.',
   response: {
@@ -279,7 +300,7 @@ export const modelDescription = {
       description: 'The model',
       content: {
         'application/json': {
-          schema: envelopeOf(modelDetails),
+          schema: envelopeOf('ModelAnswer', modelDetails.meta({ title: 'ModelDetails' })),
           example: {
             code: 200,
             message: 'success',

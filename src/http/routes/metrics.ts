@@ -10,6 +10,7 @@ export function registerMetrics(app: FastifyInstance, metrics: Pick<Metrics, 'te
       config: { access: 'admin' },
       schema: {
         tags: ['operations'],
+        operationId: 'getMetrics',
         summary: 'Metrics in the Prometheus text format',
         description: 'With AUTH=on for the admin scope, else for peers on this machine.',
         response: { 200: { description: 'The metrics', content: { 'text/plain': { schema: z.string() } } } },

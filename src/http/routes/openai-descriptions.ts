@@ -2,7 +2,14 @@
 import { z } from 'zod';
 import { type ErrorCode, errorTable, GatewayError } from '../../chat/errors.ts';
 import { openaiError } from '../../facades/openai.ts';
-import { type Answer, details, errorHeaders, inferenceErrorCodes, routeHeaders } from './descriptions.ts';
+import {
+  type Answer,
+  details,
+  errorHeaders,
+  inferenceErrorCodes,
+  routeHeaders,
+  toolCall,
+} from './descriptions.ts';
 
 const errorBody = z.object({
   error: z.object({
@@ -25,7 +32,7 @@ function errorAnswers(...codes: readonly ErrorCode[]): Record<number, Answer> {
       headers: errorHeaders,
       content: {
         'application/json': {
-          schema: errorBody,
+          schema: errorBody.meta({ title: 'OpenAIError' }),
           examples: { ...known?.content['application/json']?.examples, [code]: { value } },
         },
       },
@@ -45,6 +52,7 @@ const usage = z
     prompt_tokens_details: z.object({ cached_tokens: z.int() }).optional(),
     completion_tokens_details: z.object({ reasoning_tokens: z.int() }).optional(),
   })
+  .meta({ title: 'CompletionUsage' })
   .optional()
   .describe('Absent where the upstream reported none');
 
@@ -67,15 +75,7 @@ const chatCompletion = z.object({
         content: z.string().nullable(),
         refusal: z.null(),
         reasoning_content: z.string().optional(),
-        tool_calls: z
-          .array(
-            z.object({
-              id: z.string(),
-              type: z.literal('function'),
-              function: z.object({ name: z.string(), arguments: z.string() }),
-            }),
-          )
-          .optional(),
+        tool_calls: z.array(toolCall).optional(),
       }),
       logprobs: z.record(z.string(), z.unknown()).nullable(),
       finish_reason: finishReason,
@@ -118,15 +118,16 @@ const refusals =
 
 export const chatCompletionDescription = {
   tags: ['openai'],
+  operationId: 'createChatCompletion',
   summary: 'Chat with a model, as OpenAI has it',
-  description: `For every client of OpenAI's chat completions: set its base URL to \`http://localhost:8000/v1\`. ${refusals}`,
+  description: `For every client of OpenAI's chat completions: set its base URL to \`/v1\` at this address. ${refusals}`,
   response: {
     200: {
       description: `The answer. ${streaming}`,
       headers: routeHeaders,
       content: {
         'application/json': {
-          schema: chatCompletion,
+          schema: chatCompletion.meta({ title: 'ChatCompletion' }),
           example: {
             id: 'chatcmpl-1',
             object: 'chat.completion',
@@ -154,6 +155,7 @@ export const chatCompletionDescription = {
 
 export const openaiCompletionDescription = {
   tags: ['openai'],
+  operationId: 'createCompletion',
   summary: 'Continue a text, as OpenAI has it',
   description: `A plain continuation of \`prompt\`, without a chat template. ${refusals}`,
   response: {
@@ -162,7 +164,7 @@ export const openaiCompletionDescription = {
       headers: routeHeaders,
       content: {
         'application/json': {
-          schema: textCompletion,
+          schema: textCompletion.meta({ title: 'TextCompletion' }),
           example: {
             id: 'cmpl-1',
             object: 'text_completion',
@@ -180,6 +182,7 @@ export const openaiCompletionDescription = {
 
 export const openaiEmbeddingDescription = {
   tags: ['openai'],
+  operationId: 'createEmbedding',
   summary: 'Vectors of texts, as OpenAI has it',
   description:
     'One vector per input, in the order of the inputs: numbers, or with `encoding_format: base64` little-endian 32-bit floats.',
@@ -189,21 +192,25 @@ export const openaiEmbeddingDescription = {
       headers: routeHeaders,
       content: {
         'application/json': {
-          schema: z.object({
-            object: z.literal('list'),
-            data: z.array(
-              z.object({
-                object: z.literal('embedding'),
-                index: z.int(),
-                embedding: z.union([z.array(z.number()), z.string()]),
-              }),
-            ),
-            model: identity.model,
-            usage: z
-              .object({ prompt_tokens: z.int(), total_tokens: z.int() })
-              .optional()
-              .describe('Absent where the upstream reported none'),
-          }),
+          schema: z
+            .object({
+              object: z.literal('list'),
+              data: z.array(
+                z
+                  .object({
+                    object: z.literal('embedding'),
+                    index: z.int(),
+                    embedding: z.union([z.array(z.number()), z.string()]),
+                  })
+                  .meta({ title: 'OpenAIEmbedding' }),
+              ),
+              model: identity.model,
+              usage: z
+                .object({ prompt_tokens: z.int(), total_tokens: z.int() })
+                .optional()
+                .describe('Absent where the upstream reported none'),
+            })
+            .meta({ title: 'OpenAIEmbeddingList' }),
           example: {
             object: 'list',
             data: [{ object: 'embedding', index: 0, embedding: [0.0123, -0.0456, 0.0789] }],
@@ -241,6 +248,7 @@ const modelExample = {
 
 export const openaiModelsDescription = {
   tags: ['openai'],
+  operationId: 'listOpenAIModels',
   summary: 'All available models, as OpenAI has it',
   description:
     'Language and embedding models that can be called now, with what is known of them beside OpenAI’s own fields.',
@@ -249,7 +257,9 @@ export const openaiModelsDescription = {
       description: 'The models',
       content: {
         'application/json': {
-          schema: z.object({ object: z.literal('list'), data: z.array(model) }),
+          schema: z
+            .object({ object: z.literal('list'), data: z.array(model.meta({ title: 'OpenAIModel' })) })
+            .meta({ title: 'OpenAIModelList' }),
           example: { object: 'list', data: [modelExample] },
         },
       },
@@ -260,12 +270,15 @@ export const openaiModelsDescription = {
 
 export const openaiModelDescription = {
   tags: ['openai'],
+  operationId: 'getOpenAIModel',
   summary: 'One model, as OpenAI has it',
   description: 'The id may hold `/`, percent-encoded or plain.',
   response: {
     200: {
       description: 'The model',
-      content: { 'application/json': { schema: model, example: modelExample } },
+      content: {
+        'application/json': { schema: model.meta({ title: 'OpenAIModel' }), example: modelExample },
+      },
     },
     ...errorAnswers('UNAUTHORIZED', 'FORBIDDEN', 'NOT_FOUND'),
   },

@@ -4,12 +4,19 @@ import { z } from 'zod';
 import type { Catalog } from '../../gateway/catalog.ts';
 import type { Discovery } from '../../gateway/discovery.ts';
 
-const health = z.object({ status: z.literal('ok') });
+const health = z.object({ status: z.literal('ok') }).meta({ title: 'Health' });
 
-const readiness = z.object({
-  status: z.enum(['ok', 'degraded', 'draining', 'unavailable']),
-  database: z.enum(['ok', 'unavailable']),
-  providers: z.record(z.string(), z.enum(['up', 'down', 'untested', 'no-credential'])),
+const readiness = z
+  .object({
+    status: z.enum(['ok', 'degraded', 'draining', 'unavailable']),
+    database: z.enum(['ok', 'unavailable']),
+    providers: z.record(z.string(), z.enum(['up', 'down', 'untested', 'no-credential'])),
+  })
+  .meta({ title: 'Readiness' });
+
+const answer = (description: string, schema: z.ZodType) => ({
+  description,
+  content: { 'application/json': { schema } },
 });
 
 export interface OperationsDependencies {
@@ -46,9 +53,10 @@ export function registerOperations(app: FastifyInstance, deps: OperationsDepende
       config: { access: 'open', anyOrigin: true },
       schema: {
         tags: ['operations'],
+        operationId: 'getHealth',
         summary: 'The process lives',
         security: [],
-        response: { 200: health.describe('Always, as long as the process answers') },
+        response: { 200: answer('Always, as long as the process answers', health) },
       },
     },
     async () => ({ status: 'ok' }),
@@ -59,11 +67,12 @@ export function registerOperations(app: FastifyInstance, deps: OperationsDepende
       config: { access: 'open', anyOrigin: true },
       schema: {
         tags: ['operations'],
+        operationId: 'getReadiness',
         summary: 'The gateway can serve',
         security: [],
         response: {
-          200: readiness.describe('`ok`, or `degraded` while traffic is served without the database'),
-          503: readiness.describe('`draining`, or `unavailable`: no provider is healthy'),
+          200: answer('`ok`, or `degraded` while traffic is served without the database', readiness),
+          503: answer('`draining`, or `unavailable`: no provider is healthy', readiness),
         },
       },
     },
