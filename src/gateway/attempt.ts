@@ -235,9 +235,11 @@ class StreamAttempt {
     this.#includeProgress = request.includeProgress;
     const totalMs = remainingMs(attempt);
     this.#exchange = open(attempt, upstreamCall);
-    this.#limits = new StreamLimits(attempt.timeouts, totalMs, (limit) =>
-      this.#fail(limit === 'total' ? totalTimeout(attempt.timeouts) : silence(limit)),
-    );
+    this.#limits = new StreamLimits(attempt.timeouts, totalMs, (limit) => {
+      // An answer that had said how it finished is good, however long what may follow it takes.
+      if (this.#decoder.phase === 'settled') this.#endSettled();
+      else this.#fail(limit === 'total' ? totalTimeout(attempt.timeouts) : silence(limit));
+    });
   }
 
   /** Resolves when the terminal event was delivered. @throws GatewayError */
@@ -321,14 +323,16 @@ class StreamAttempt {
       return;
     }
     this.#limits.settle();
-    this.#settleTimer = setTimeout(() => {
-      try {
-        this.#deliverAll(this.#decoder.end());
-      } catch (error) {
-        this.#failure ??= error;
-      }
-      this.#exchange.release();
-    }, settleMs);
+    this.#settleTimer = setTimeout(() => this.#endSettled(), settleMs);
+  }
+
+  #endSettled(): void {
+    try {
+      this.#deliverAll(this.#decoder.end());
+    } catch (error) {
+      this.#failure ??= error;
+    }
+    this.#exchange.release();
   }
 
   #deliverAll(events: readonly ChatEvent[]): void {
