@@ -245,9 +245,9 @@ export function decodeCompletion(body: unknown, options: WireOptions): ChatResul
   return collect(events.at(-1)?.type === 'error' ? events : [...events, ...reading.conclude()]);
 }
 
-/** The text that a chunk brought, if it said nothing else that matters. */
+/** The text that a chunk brought, if it said nothing else that matters; the first that speaks also names the model. */
 function onlyText(answer: WireAnswer, events: readonly ChatEvent[]): TextDelta | undefined {
-  const [event, ...others] = events;
+  const [event, ...others] = events.filter(({ type }) => type !== 'start');
   if (event === undefined || others.length > 0) return undefined;
   if (answer.usage || answer.stats || answer.timings) return undefined;
   return (event.type === 'text' && event.logprobs === undefined) || event.type === 'reasoning'
