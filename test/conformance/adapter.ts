@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Frame, ProviderAdapter, Target } from '../../src/chat/adapter.ts';
-import { type ErrorCode, errorTable, GatewayError } from '../../src/chat/errors.ts';
+import { type ErrorCode, errorTable, GatewayError, type Lesson } from '../../src/chat/errors.ts';
 import { type ChatEvent, type ChatResult, collect } from '../../src/chat/events.ts';
 import type { GenerationRequest, Parameters } from '../../src/chat/request.ts';
 import { cutAt, framesOf } from './frames.ts';
@@ -82,6 +82,10 @@ function readRefusal(folder: string): Case['refusal'] {
   return { status: Number(file.split('.')[1]), body: readFileSync(`${folder}/${file}`, 'utf8') };
 }
 
+/** A set, which JSON has none of. */
+const withLessons = ({ learnt, ...target }: { learnt?: readonly Lesson[] } = {}): Partial<Target> =>
+  learnt === undefined ? target : { ...target, learnt: new Set(learnt) };
+
 function readCases(subject: AdapterUnderTest): Case[] {
   const folder = `${fixtures}${subject.adapter.name}/`;
   return readdirSync(folder).map((name): Case => {
@@ -90,7 +94,7 @@ function readCases(subject: AdapterUnderTest): Case[] {
     return {
       name,
       request: { ...usualRequest, ...request },
-      target: { ...usualTarget, ...subject.target, ...target },
+      target: { ...usualTarget, ...subject.target, ...withLessons(target) },
       whole: existsSync(path('upstream.json')) ? readFileSync(path('upstream.json'), 'utf8') : undefined,
       stream: existsSync(path('upstream.sse')) ? readFileSync(path('upstream.sse')) : undefined,
       refusal: readRefusal(`${folder}${name}`),

@@ -378,7 +378,7 @@ describe('progress', () => {
     scene.studio.next({ raw });
     const answer = await post(scene, { min_p: 0.1, stream: true });
     expect(answer.headers.get('content-type')).toContain('application/json');
-    expect(answer.status).toBe(502);
+    expect(answer.status).toBe(400);
   });
 
   it('that nobody asked for sends no headers either where LM Studio ran a tool', async () => {
@@ -391,7 +391,7 @@ describe('progress', () => {
     ];
     scene.studio.next({ raw: { pieces } });
     const answer = await post(scene, { integrations: ['mcp/x'], stream: true });
-    expect(answer.status).toBe(502);
+    expect(answer.status).toBe(400);
     expect(answer.text).toContain('the tool broke it');
   });
 });
