@@ -195,6 +195,7 @@ export function asGatewayError({ target }: Pick<Attempt, 'target'>, error: unkno
       case 'connect-timeout':
         return new GatewayError('TIMEOUT', { reason: 'connect', cause: error });
       case 'too-large':
+      case 'undecodable':
         return silentUpstreamError(target.displayName, 'format', { cause: error });
       case 'cut':
       case 'timeout':

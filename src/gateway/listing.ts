@@ -102,6 +102,8 @@ function wordsFor(kind: TransportFailure, code: string): string {
       return `no complete answer within ${totalTimeoutMs / 1000} s`;
     case 'too-large':
       return `the model list is longer than ${largestList / 1024 / 1024} MiB`;
+    case 'undecodable':
+      return 'the model list is compressed in a way that cannot be read';
     case 'aborted':
       return 'the request was cancelled';
     default:

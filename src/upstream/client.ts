@@ -4,6 +4,7 @@ import { Agent, buildConnector, type Dispatcher } from 'undici';
 import type { UpstreamAnswer, UpstreamCall } from '../chat/adapter.ts';
 import { atEndOfTurn, endOfTurn } from '../turn.ts';
 import { ForbiddenAddressError, isForbiddenAddress, lookupAllowed } from './addresses.ts';
+import { BodyDecoder, codingOf, looksLikeGzip } from './decoding.ts';
 import { TransportError } from './errors.ts';
 
 /**
@@ -73,6 +74,17 @@ function joined(chunks: readonly Buffer[]): Buffer {
   return together.subarray(0, length);
 }
 
+const byteOrderMark = 0xfeff;
+
+/** Empty where they are no text: bytes that nobody decoded are shown to nobody. A last character may be cut. */
+function strictText(bytes: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes, { stream: true });
+  } catch {
+    return '';
+  }
+}
+
 /** One request and its answer. The caller ends it: by reading to the end, `release()` or `destroy()`. */
 export class Exchange implements Dispatcher.DispatchHandler {
   readonly head: Promise<ResponseHead>;
@@ -93,7 +105,15 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #missing = Number.NaN;
   /** What the sink has not taken yet: a read that was under way may follow the first. */
   #holds = 0;
-  #state: 'connecting' | 'sent' | 'streaming' | 'ended' | 'failed' = 'connecting';
+  /** `received`: all bytes came, and are not decoded yet. */
+  #state: 'connecting' | 'sent' | 'streaming' | 'received' | 'ended' | 'failed' = 'connecting';
+  /** What the head said of the body. */
+  #coding: string | undefined;
+  /** Only for a body that comes compressed. */
+  #decoder: BodyDecoder | undefined;
+  /** What cut the body short whose bytes are still decoded. */
+  #cut: TransportError | undefined;
+  #begun = false;
   #failure: TransportError | undefined;
   #released = false;
   #status: number | undefined;
@@ -134,6 +154,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       this.#sink = sink;
       this.#flush();
       if (this.#state === 'ended') resolve();
+      else if (this.#state === 'received') this.#decodeRest();
     });
   }
 
@@ -144,7 +165,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const chunks = ended ? this.#pending : await this.#gather(maxBytes);
     if (ended && lengthOf(chunks) > maxBytes) throw new TransportError('too-large', true);
     await endOfTurn();
-    return joined(chunks).toString('utf8');
+    const text = joined(chunks).toString('utf8');
+    return text.charCodeAt(0) === byteOrderMark ? text.slice(1) : text;
   }
 
   async #gather(maxBytes: number): Promise<readonly Buffer[]> {
@@ -159,7 +181,10 @@ export class Exchange implements Dispatcher.DispatchHandler {
     return chunks;
   }
 
-  /** The words of an error, as far as they come: a body that is long, cut or without an end gives what it gave. @throws TransportError where we ended it */
+  /**
+   * The words of an error, as far as they come: a body that is long, cut or without an end gives what it gave, one that is no text gives none.
+   * @throws TransportError where we ended it
+   */
   async errorText(): Promise<string> {
     const chunks: Buffer[] = [];
     let size = 0;
@@ -172,11 +197,13 @@ export class Exchange implements Dispatcher.DispatchHandler {
         return undefined;
       });
     } catch (error) {
-      if (!(error instanceof TransportError && error.kind === 'cut')) throw error;
+      if (!(error instanceof TransportError)) throw error;
+      if (error.kind === 'undecodable') return '';
+      if (error.kind !== 'cut') throw error;
     } finally {
       clearTimeout(timer);
     }
-    return joined(chunks).toString('utf8');
+    return strictText(joined(chunks));
   }
 
   /** The answer is complete for the caller: a running `read` resolves. What still comes is dropped, and not waited for long. */
@@ -186,6 +213,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#sink = undefined;
     this.#pending = [];
     this.#pendingBytes = 0;
+    this.#decoder?.destroy();
+    if (this.#state === 'received') {
+      this.#end();
+      return;
+    }
     this.#lingerTimer ??= setTimeout(() => this.destroy(), lingerMs).unref();
     this.#readOn();
     this.#resolveBody?.();
@@ -203,6 +235,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#failure = error;
     this.#stopConnectTimer();
     clearTimeout(this.#lingerTimer);
+    this.#decoder?.destroy();
     this.#controller?.abort(error);
     // A caller that gave up before the head does not wait for it any more.
     this.head.catch(ignore);
@@ -223,7 +256,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const chunk = joined(this.#pending);
     this.#pending = [];
     this.#pendingBytes = 0;
-    const held = this.#sink(chunk);
+    const held = this.#decoder === undefined ? this.#sink(chunk) : this.#decoder.push(chunk);
     if (held === undefined) {
       this.#readOn();
       return;
@@ -260,6 +293,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#state = 'streaming';
     this.#status = statusCode;
     this.#missing = Number(headers['content-length']);
+    this.#coding = codingOf(headers['content-encoding']);
     const contentType = headerValue(headers['content-type']);
     const parametersAt = contentType.indexOf(';');
     // Slices of the first read of the socket, which they would keep.
@@ -276,6 +310,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#state !== 'streaming' || this.#released || chunk.length === 0) return;
+    if (!this.#begun && !this.#begin(chunk)) return;
     this.#pending.push(chunk);
     this.#pendingBytes += chunk.length;
     this.#missing -= chunk.length;
@@ -287,12 +322,45 @@ export class Exchange implements Dispatcher.DispatchHandler {
     atEndOfTurn(this.#flush);
   }
 
-  onResponseEnd(): void {
-    if (this.#state !== 'streaming') return;
+  /** The body's first bytes are here. Whether it can be read. */
+  #begin(first: Buffer): boolean {
+    this.#begun = true;
+    const coding = this.#coding ?? (looksLikeGzip(first) ? 'gzip' : undefined);
+    if (coding === undefined) return true;
+    const fail = (cause?: Error): void => this.#fail(new TransportError('undecodable', true, cause));
+    this.#decoder = BodyDecoder.for(coding, first, (chunk) => this.#sink?.(chunk), fail);
+    if (this.#decoder === undefined) fail();
+    return this.#decoder !== undefined;
+  }
+
+  /** No more bytes come; those that did are decoded once somebody reads them. */
+  #receive(): void {
     this.#flush();
+    this.#state = 'received';
+    if (this.#sink !== undefined) this.#decodeRest();
+  }
+
+  #decodeRest(): void {
+    this.#decoder?.end(() => {
+      if (this.#cut === undefined) this.#end();
+      else this.#fail(this.#cut);
+    });
+  }
+
+  #end(): void {
     this.#state = 'ended';
     clearTimeout(this.#lingerTimer);
     this.#resolveBody?.();
+  }
+
+  onResponseEnd(): void {
+    if (this.#state !== 'streaming') return;
+    if (this.#decoder !== undefined && !this.#released) {
+      this.#receive();
+      return;
+    }
+    this.#flush();
+    this.#end();
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
@@ -301,13 +369,20 @@ export class Exchange implements Dispatcher.DispatchHandler {
       this.onResponseEnd();
       return;
     }
-    // What was read before a cut was said.
-    if (this.#state === 'streaming') this.#flush();
-    this.#fail(
+    const failure =
       error instanceof TransportError
         ? error
-        : new TransportError(this.sent ? 'cut' : 'connect', this.sent, error),
-    );
+        : new TransportError(this.sent ? 'cut' : 'connect', this.sent, error);
+    // What was read before a cut was said.
+    if (this.#state === 'streaming' && this.#sink !== undefined) {
+      if (this.#decoder !== undefined) {
+        this.#cut = failure;
+        this.#receive();
+        return;
+      }
+      this.#flush();
+    }
+    this.#fail(failure);
   }
 }
 
@@ -429,7 +504,7 @@ export class UpstreamClient {
           origin: origin.origin,
           path: origin.prefix + call.path,
           method: call.method,
-          headers: { ...call.headers, [hopsHeader]: String(hops) },
+          headers: { ...call.headers, 'accept-encoding': 'identity', [hopsHeader]: String(hops) },
           body: call.body ?? null,
         },
         exchange,

@@ -3,9 +3,17 @@
 /**
  * `connect`: no connection, nothing was sent. `connect-timeout`: none within our limit. `cut`: the connection ended early.
  * `timeout`: another of our limits ran out.
- * `too-large`: the body exceeds what is read. `aborted`: we ended it ourselves.
+ * `too-large`: the body exceeds what is read. `undecodable`: it is compressed in a way that nobody here knows, or badly.
+ * `aborted`: we ended it ourselves.
  */
-export type TransportFailure = 'connect' | 'connect-timeout' | 'cut' | 'timeout' | 'too-large' | 'aborted';
+export type TransportFailure =
+  | 'connect'
+  | 'connect-timeout'
+  | 'cut'
+  | 'timeout'
+  | 'too-large'
+  | 'undecodable'
+  | 'aborted';
 
 export class TransportError extends Error {
   readonly kind: TransportFailure;

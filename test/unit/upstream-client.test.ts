@@ -1,4 +1,5 @@
 /** Bytes to and from upstreams, over plain sockets and TLS: every connection shares one buffer for what is read. */
+import { randomBytes } from 'node:crypto';
 import dns from 'node:dns';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
@@ -6,6 +7,7 @@ import https from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import path from 'node:path';
 import { TLSSocket } from 'node:tls';
+import zlib from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { endOfTurn } from '../../src/turn.ts';
 import { type Exchange, UpstreamClient } from '../../src/upstream/client.ts';
@@ -173,6 +175,163 @@ describe.each(['http', 'https'])('over %s', (scheme) => {
       await expect(ended).rejects.toMatchObject({ kind: 'cut' });
     });
   });
+});
+
+describe('a body that comes compressed though identity was asked for', () => {
+  const text = Array.from({ length: 5000 }, (_, index) => `${index} 你好,`).join('');
+  const answer =
+    (coding: string | undefined, body: Buffer, status = 200): http.RequestListener =>
+    (_request, response) => {
+      response.writeHead(status, coding === undefined ? {} : { 'content-encoding': coding }).end(body);
+    };
+
+  it('is not what was asked for', async () => {
+    const { post } = await upstream('http', (request, response) =>
+      response.end(request.headers['accept-encoding']),
+    );
+    expect(await post('{}')).toBe('identity');
+  });
+
+  describe.each([
+    ['gzip', zlib.gzipSync],
+    ['GZIP', zlib.gzipSync],
+    ['x-gzip', zlib.gzipSync],
+    [undefined, zlib.gzipSync],
+    ['deflate', zlib.deflateSync],
+    ['deflate', zlib.deflateRawSync],
+    ['br', zlib.brotliCompressSync],
+    ['identity', Buffer.from],
+    ['utf-8', Buffer.from],
+  ])('as %s', (coding, compress) => {
+    it('is read whole', async () => {
+      const { post } = await upstream('http', answer(coding, compress(Buffer.from(text))));
+      expect(await post('{}')).toBe(text);
+    });
+
+    it('is read whole where its reader comes late', async () => {
+      const { open } = await upstream('http', answer(coding, compress(Buffer.from(text))));
+      const exchange = await open('{}');
+      for (let turn = 0; turn < 20; turn += 1) await endOfTurn();
+      expect(await exchange.text()).toBe(text);
+    });
+
+    it('gives the words of an error', async () => {
+      const { open } = await upstream('http', answer(coding, compress(Buffer.from('不行')), 400));
+      expect(await (await open('{}')).errorText()).toBe('不行');
+    });
+
+    it('is bounded by what it becomes', async () => {
+      const { open } = await upstream('http', answer(coding, compress(Buffer.alloc(1_000_000, 'x'))));
+      await expect((await open('{}')).text(100_000)).rejects.toMatchObject({ kind: 'too-large' });
+    });
+  });
+
+  it.each([
+    ['gzip', () => zlib.createGzip()],
+    ['br', () => zlib.createBrotliCompress()],
+    ['deflate', () => zlib.createDeflateRaw()],
+  ])('as %s is handed on as it comes, in its order', async (coding, create) => {
+    const compressor = create();
+    const { open } = await upstream('http', (_request, response) => {
+      response.writeHead(200, { 'content-encoding': coding });
+      compressor.pipe(response);
+      say(0);
+    });
+    /** Says the next only when the one before has arrived. */
+    const say = (word: number): void => {
+      compressor.write(`${word};`);
+      compressor.flush();
+    };
+    let heard = '';
+    await (await open('{}')).read((chunk) => {
+      heard += chunk.toString();
+      const next = heard.split(';').length - 1;
+      if (next < 10) say(next);
+      else compressor.end();
+      return undefined;
+    });
+    expect(heard).toBe('0;1;2;3;4;5;6;7;8;9;');
+  });
+
+  it('is held back by a reader that is behind, and loses nothing', async () => {
+    const noise = randomBytes(24 * 1024 * 1024);
+    let connection: Socket | undefined;
+    const { open } = await upstream('http', (request, response) => {
+      connection = request.socket;
+      answer('gzip', zlib.gzipSync(noise, { level: 0 }))(request, response);
+    });
+    const behind = deferred();
+    const pieces: Buffer[] = [];
+    const reading = (await open('{}')).read((chunk) => {
+      pieces.push(Buffer.from(chunk));
+      return pieces.length === 1 ? behind.promise : undefined;
+    });
+    let sent = -1;
+    await vi.waitFor(
+      () => {
+        const before = sent;
+        sent = connection?.bytesWritten ?? 0;
+        expect(sent).toBe(before);
+      },
+      { interval: 100 },
+    );
+    expect(pieces).toHaveLength(1);
+    expect(connection?.writableLength).toBeGreaterThan(0);
+    behind.resolve();
+    await reading;
+    expect(Buffer.concat(pieces).equals(noise)).toBe(true);
+  });
+
+  it('that is cut gives what had come', async () => {
+    const whole = zlib.gzipSync(text, { level: 0 });
+    const { open } = await upstream('http', (_request, response) => {
+      response.writeHead(200, { 'content-encoding': 'gzip', 'content-length': whole.length });
+      response.write(whole.subarray(0, -100), () => response.destroy());
+    });
+    const pieces: Buffer[] = [];
+    const reading = (await open('{}')).read((chunk) => {
+      pieces.push(Buffer.from(chunk));
+      return undefined;
+    });
+    await expect(reading).rejects.toMatchObject({ kind: 'cut' });
+    const read = Buffer.concat(pieces);
+    expect(read.length).toBeGreaterThan(whole.length / 2);
+    expect(Buffer.from(text).subarray(0, read.length).equals(read)).toBe(true);
+  });
+
+  it.each([
+    ['gzip', Buffer.from('{"content":"no gzip at all"}')],
+    ['br', Buffer.from('{"content":"nor brotli"}')],
+    ['snappy', Buffer.from('whatever it is')],
+    ['gzip, br', zlib.brotliCompressSync(zlib.gzipSync('twice'))],
+  ])('as %s that nobody can decode is no answer, and no words', async (coding, body) => {
+    const { open } = await upstream('http', answer(coding, body));
+    await expect((await open('{}')).text()).rejects.toMatchObject({ kind: 'undecodable' });
+    expect(await (await open('{}')).errorText()).toBe('');
+  });
+
+  it('without saying so, in a way that cannot be seen, gives an error no words', async () => {
+    const { open } = await upstream('http', answer(undefined, zlib.brotliCompressSync(text), 500));
+    expect(await (await open('{}')).errorText()).toBe('');
+  });
+
+  it('is given up with its reader', async () => {
+    const { open } = await upstream('http', answer('gzip', zlib.gzipSync(text)));
+    const exchange = await open('{}');
+    let reads = 0;
+    await exchange.read(() => {
+      reads += 1;
+      exchange.release();
+      return undefined;
+    });
+    expect(reads).toBe(1);
+  });
+});
+
+it('a byte order mark before a body is no part of it', async () => {
+  const { open } = await upstream('http', (_request, response) => response.end('\ufeff{}'));
+  expect(await (await open('{}')).text()).toBe('{}');
+  expect(await (await open('{}')).errorText()).toBe('{}');
 });
 
 describe('an address that is no model server’s', () => {
