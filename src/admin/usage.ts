@@ -20,7 +20,7 @@ export interface UsageView {
   readonly output_tokens: number;
   readonly total_tokens: number;
   readonly reasoning_tokens: number;
-  /** Calls whose tokens the upstream did not report; they are not in the sums. */
+  /** Calls whose tokens the upstream did not report; in the sums they are estimated by what was delivered. */
   readonly unknown_usage: number;
   readonly attempts: number;
   readonly average_queued_ms: number | null;

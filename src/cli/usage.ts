@@ -56,7 +56,7 @@ export const usageCommands: readonly Command[] = [
       csv: { kind: 'switch', about: 'print comma-separated values' },
     },
     notes:
-      'Dates are UTC. UNKNOWN counts calls whose tokens the upstream did not report; they are not in the sums.\n' +
+      'Dates are UTC. UNKNOWN counts calls whose tokens the upstream did not report; they are estimated.\n' +
       'The times are averages per call in milliseconds.',
     run: (given) =>
       withSession(async (session) => {

@@ -3,6 +3,7 @@ import { GatewayError } from '../chat/errors.ts';
 import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
 import type { Call, Caller, Quota } from './call.ts';
 import { type Count, CountingWindow } from './counting-window.ts';
+import { estimateTokens, estimateUsage } from './estimate.ts';
 import type { EndedCall, Observer } from './observer.ts';
 
 interface Refusal {
@@ -26,48 +27,6 @@ interface Running {
 
 /** Nobody knows when one of a caller's running calls ends. */
 const busyRetryMs = 1000;
-
-/** Tokens that are reserved for an answer whose length the request does not limit. */
-const usualAnswer = 256;
-
-/** About four bytes of text make one token; of pictures only the upstream knows. */
-const bytesPerToken = 4;
-
-function bytesOf(request: GenerationRequest | EmbeddingRequest): number {
-  let bytes = 0;
-  const count = (text: string): void => {
-    bytes += Buffer.byteLength(text);
-  };
-  switch (request.kind) {
-    case 'chat':
-      for (const { content } of request.messages) {
-        if (typeof content === 'string') count(content);
-        else for (const part of content ?? []) if (part.type === 'text') count(part.text);
-      }
-      return bytes;
-    case 'completion':
-      count(request.prompt);
-      return bytes;
-    case 'embedding':
-      request.input.forEach(count);
-      return bytes;
-    default:
-      return request satisfies never;
-  }
-}
-
-/** Roughly how many tokens a prompt has, the tools that it offers included. */
-export function estimatePrompt(request: GenerationRequest): number {
-  const { tools } = request.parameters;
-  const offered = tools === undefined ? 0 : Buffer.byteLength(JSON.stringify(tools));
-  return Math.ceil((bytesOf(request) + offered) / bytesPerToken);
-}
-
-/** Roughly how many tokens a request will use, its answer included. */
-export function estimateTokens(request: GenerationRequest | EmbeddingRequest): number {
-  const answer = request.kind === 'embedding' ? 0 : (request.parameters.max_tokens ?? usualAnswer);
-  return Math.ceil(bytesOf(request) / bytesPerToken) + answer;
-}
 
 const minuteMs = 60_000;
 const dayMs = 86_400_000;
@@ -101,11 +60,8 @@ const errorOf = ({ limit, waitMs }: Refusal): GatewayError =>
     cause: `limit: ${limit}`,
   });
 
-/** The tokens that a call has cost: what the upstream reported, and where it began to answer without a report, the estimate. */
-function spent(call: Call, estimate: number): number {
-  if (call.usage !== null) return call.usage.total_tokens;
-  return call.firstTokenMs === undefined ? 0 : estimate;
-}
+/** The tokens that a call has cost: what the upstream reported, else about what was sent and what came. */
+const spent = (call: Call): number => (call.usage ?? estimateUsage(call))?.total_tokens ?? 0;
 
 /** Admits without waiting: a promise for each count would cost every call 10 us, and two calls could not be told apart meanwhile. */
 export class Allowances implements Partial<Observer> {
@@ -156,7 +112,7 @@ export class Allowances implements Partial<Observer> {
     refusal = longerOf(refusal, exhausted('tokens', minute, tpm - reserved, now));
     refusal = longerOf(refusal, exhausted('tokens of the day', today, dailyTokens - reserved, now));
     if (refusal === undefined) {
-      const estimate = minute === undefined && today === undefined ? 0 : estimateTokens(request);
+      const estimate = minute === undefined && today === undefined ? 0 : estimateTokens(request, call);
       // Also where nothing is limited, for a limit that is set before the call ends.
       this.#hold(call, id, estimate);
       reserved += estimate;
@@ -175,16 +131,16 @@ export class Allowances implements Partial<Observer> {
     let id = '';
     let tokens = 0;
     for (const { call } of ended) {
-      const reserved = this.#release(call);
+      const held = this.#release(call);
       // Addresses have no token limits, and there may be very many of them.
-      if (reserved === undefined || call.caller.key === undefined) continue;
+      if (!held || call.caller.key === undefined) continue;
       // Those that ended together are mostly of one caller.
       if (call.caller.id !== id) {
         this.#countTokens(id, tokens);
         id = call.caller.id;
         tokens = 0;
       }
-      tokens += spent(call, reserved);
+      tokens += spent(call);
     }
     this.#countTokens(id, tokens);
   }
@@ -223,17 +179,17 @@ export class Allowances implements Partial<Observer> {
     call.reservedTokens = tokens;
   }
 
-  /** Returns the tokens that were reserved; undefined where the call held nothing. */
-  #release(call: Call): number | undefined {
+  /** Returns whether the call held anything. */
+  #release(call: Call): boolean {
     const tokens = call.reservedTokens;
-    if (tokens === undefined) return undefined;
+    if (tokens === undefined) return false;
     call.reservedTokens = undefined;
     const callerId = call.caller.id;
     const running = this.#running.get(callerId);
-    if (running === undefined) return tokens;
+    if (running === undefined) return true;
     running.calls -= 1;
     running.tokens -= tokens;
     if (running.calls === 0) this.#running.delete(callerId);
-    return tokens;
+    return true;
   }
 }

@@ -7,6 +7,7 @@ import type { Exchange, ResponseHead, UpstreamClient } from '../upstream/client.
 import { TransportError } from '../upstream/errors.ts';
 import { FrameReader, FrameTooLong } from '../upstream/sse.ts';
 import type { Call } from './call.ts';
+import { bytesOfAnswer } from './estimate.ts';
 import { type RouteTimeouts, StreamLimits } from './limits.ts';
 import { SurrogatePairs } from './surrogates.ts';
 
@@ -45,6 +46,9 @@ export interface AttemptProgress {
   /** The upstream asked not to be asked again: it has tried for itself, or the call goes round in a circle. */
   final: boolean;
 }
+
+/** A part of the answer. */
+type ContentEvent = Extract<ChatEvent, { readonly type: 'text' | 'reasoning' | 'tool-calls' }>;
 
 /** A finished stream may still owe its usage, or say more; its silence is waited out for this long. Milliseconds. */
 const settleMs = 2000;
@@ -144,6 +148,7 @@ async function readWhole(
     const result = decodeWhole(attempt, request, head, body);
     noteModel(attempt, result.model);
     attempt.call.usage = result.usage;
+    if (result.usage === null) attempt.call.answerBytes = bytesOfAnswer(result);
     attempt.call.reasoningTokens = result.stats?.reasoning_tokens;
     attempt.call.responseId = result.responseId;
     attempt.call.end(result.finish.reason);
@@ -390,12 +395,21 @@ class StreamAttempt {
           call.firstTokenMs ??= call.elapsedMs;
           this.#limits.content();
         }
+        call.answerBytes += bytesOf(event);
         this.#surrogates.pair(event, out);
         return;
       default:
         event satisfies never;
     }
   }
+}
+
+/** What a delta brings of the answer, in bytes. */
+function bytesOf(event: ContentEvent): number {
+  if (event.type !== 'tool-calls') return Buffer.byteLength(event.text);
+  let bytes = 0;
+  for (const delta of event.deltas) bytes += Buffer.byteLength(delta.function?.arguments ?? '');
+  return bytes;
 }
 
 const isEventStream = (head: ResponseHead): boolean =>

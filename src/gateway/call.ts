@@ -75,6 +75,8 @@ export interface Try {
 
 /** What runs on somewhere else until it is ended. */
 interface Destroyable {
+  /** Whether the upstream has the request. */
+  readonly sent: boolean;
   destroy(): void;
 }
 
@@ -116,6 +118,11 @@ export class Call {
   firstTokenMs: number | undefined;
   usage: Usage | null = null;
   reasoningTokens: number | undefined;
+  /** Roughly what its prompt has; undefined until it is admitted. */
+  promptTokens: number | undefined;
+  /** Text, reasoning and arguments that came, in bytes; of a whole answer only where the upstream counted no tokens. */
+  answerBytes = 0;
+  #sent = false;
   /** Names the chat that the upstream stored, if it did. */
   responseId: string | undefined;
   ending: Ending | undefined;
@@ -144,8 +151,14 @@ export class Call {
 
   /** What is destroyed when the call is stopped, at once if it is: one thing at a time, and undefined when that is over. */
   set running(running: Destroyable | undefined) {
+    this.#sent = this.sent;
     this.#running = running;
     if (this.#stopped) running?.destroy();
+  }
+
+  /** Whether an upstream has, or had, the request of the last try. */
+  get sent(): boolean {
+    return this.#sent || this.#running?.sent === true;
   }
 
   /** For waits that want one; made when asked for, since an AbortController costs 10 us. One per call, never shared. */
@@ -186,6 +199,8 @@ export class Call {
     this.usage = null;
     this.reasoningTokens = undefined;
     this.firstTokenMs = undefined;
+    this.answerBytes = 0;
+    this.#sent = false;
     const tried: Try = {
       provider,
       upstreamModel,

@@ -72,7 +72,12 @@ export async function runEmbedding(attempt: EmbeddingAttempt): Promise<Embedding
   const batches = attempt.batches.for(attempt.candidate);
   const open = batches.filter((batch) => batch.result === undefined);
   const failed = new AbortController();
-  call.running = { destroy: () => failed.abort() };
+  call.running = {
+    get sent() {
+      return attempt.progress.sent;
+    },
+    destroy: () => failed.abort(),
+  };
 
   const work = async (slot?: Slot): Promise<void> => {
     try {

@@ -14,6 +14,7 @@ import { type Call, shortName, type Try } from './call.ts';
 import type { Catalog, CatalogModel } from './catalog.ts';
 import type { Discovery } from './discovery.ts';
 import { EmbeddingBatches, runEmbedding } from './embed.ts';
+import { notePrompt } from './estimate.ts';
 import { adjusted, refuseUnknown } from './fit.ts';
 import { checkIntegrations } from './integrations.ts';
 import type { Observer } from './observer.ts';
@@ -216,6 +217,8 @@ export class Engine {
   ): Soon<C> {
     refuseUnknown(request, this.#deps.catalog.providers());
     const admitted = (model: CatalogModel): Soon<C> => {
+      // Known now, and wanted where the upstream does not count: by then the request is let go.
+      notePrompt(request, call);
       call.admitOnce(request);
       return routed(model);
     };

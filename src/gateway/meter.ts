@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import type { NewUsageRow } from '../store/schema.ts';
 import { UsageBusy, type UsageWriter } from '../store/usage.ts';
 import { type Call, shortName } from './call.ts';
+import { estimateUsage } from './estimate.ts';
 import type { EndedCall, Observer } from './observer.ts';
 import { utcTime } from './utc-time.ts';
 
@@ -46,12 +47,13 @@ const lossReportEveryMs = 10_000;
 const lastTriesMs = 3000;
 
 /**
- * The facts of an ended call as its row. Counts that the upstream did not report are null, and `exact` is 0; a call that
- * reached no upstream used exactly nothing.
+ * The facts of an ended call as its row. Where the upstream did not report its counts `exact` is 0, and they are what was
+ * delivered, estimated, or null where nothing was; a call that reached no upstream used exactly nothing.
  */
 function usageRow(call: Call, status: number): NewUsageRow {
   const { caller } = call;
-  const usage = call.usage ?? (call.attempts === 0 ? { input_tokens: 0, output_tokens: 0 } : null);
+  const exact = call.usage ?? (call.attempts === 0 ? { input_tokens: 0, output_tokens: 0 } : null);
+  const usage = exact ?? estimateUsage(call);
   return {
     request_id: call.requestId,
     time: utcTime(call.startedAt),
@@ -69,7 +71,7 @@ function usageRow(call: Call, status: number): NewUsageRow {
     input_tokens: usage?.input_tokens ?? null,
     output_tokens: usage?.output_tokens ?? null,
     reasoning_tokens: call.reasoningTokens ?? null,
-    exact: usage === null ? 0 : 1,
+    exact: exact === null ? 0 : 1,
     queued_ms: Math.round(call.queuedMs),
     first_token_ms: call.firstTokenMs === undefined ? null : Math.round(call.firstTokenMs),
     duration_ms: Math.round(call.elapsedMs),

@@ -4,9 +4,9 @@ import { errorTable, GatewayError, silentFailures, upstreamError } from '../chat
 import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
 import type { Timeouts } from '../config.ts';
 import type { Admission, Place } from './admission.ts';
-import { estimatePrompt } from './allowances.ts';
 import type { CatalogModel, CatalogRoute } from './catalog.ts';
 import type { Discovery } from './discovery.ts';
+import { estimatePrompt } from './estimate.ts';
 import { type Adjustment, type Fit, fitEmbedding, fitRequest } from './fit.ts';
 import type { RouteTimeouts } from './limits.ts';
 

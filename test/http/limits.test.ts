@@ -1,5 +1,6 @@
 /** Limits over real sockets: what counts, what is refused, and what the headers tell. */
 import { describe, expect, it, vi } from 'vitest';
+import { faults } from '../simulators/faults.ts';
 import { type Answer, type Team, team } from './administrator.ts';
 import { chatBody, chatModel } from './prepare.ts';
 
@@ -141,6 +142,34 @@ describe('tokens', () => {
     expect(refused.status).toBe(429);
     expect(headersOf(refused, 'tokens').slice(0, 2)).toEqual(['20', '0']);
     expect(headersOf(refused, 'requests')).toEqual([null, null, null]);
+  });
+
+  it('count what was delivered of an answer whose usage never came, by an estimate that its row has as inexact', async () => {
+    const scene = await team();
+    const { key } = await scene.createKey({ tpm: 100 });
+    scene.studio.next({ ...faults.noUsage(), text: ['x'.repeat(400)] });
+    const headers = { 'x-request-id': 'uncounted' };
+    await scene.ask(key, 'POST', '/api/llm/chat', chatBody({ max_tokens: 50 }), headers);
+    const row = await scene.usageOf('uncounted');
+    expect(row).toMatchObject({ exact: 0, output_tokens: 100 });
+    expect(row.input_tokens).toBeGreaterThan(0);
+    expect((await chat(scene, key)).status).toBe(429);
+  });
+
+  it('count the prompt of a stream that is left before its first token', async () => {
+    const scene = await team();
+    const { key } = await scene.createKey({ tpm: 1000 });
+    scene.studio.next(faults.stall('headers'));
+    const before = scene.studio.requests.length;
+    const messages = [{ role: 'user', content: 'x'.repeat(8000) }];
+    const left = scene.chat(
+      { stream: true, messages },
+      { authorization: `Bearer ${key}`, 'x-request-id': 'left' },
+    );
+    await vi.waitFor(() => expect(scene.studio.requests.length).toBeGreaterThan(before));
+    left.leave();
+    expect(await scene.usageOf('left')).toMatchObject({ exact: 0, input_tokens: 2000, output_tokens: 0 });
+    expect((await chat(scene, key)).status).toBe(429);
   });
 
   it('are reserved while a stream runs', async () => {

@@ -123,6 +123,9 @@ const tally = (words: readonly string[]): Record<string, number> => {
 const add = (numbers: readonly (number | null)[]): number =>
   numbers.reduce<number>((sum, one) => sum + (one ?? 0), 0);
 
+/** Whether the upstream counted its tokens: the metrics and the log tell no estimate. */
+const isCounted = (row: UsageRow): boolean => row.attempts > 0 && row.exact === 1;
+
 /** What a log line and a usage row both tell of a call. */
 const factsOfRow = (row: UsageRow): LogLine => ({
   requestId: row.request_id,
@@ -133,8 +136,8 @@ const factsOfRow = (row: UsageRow): LogLine => ({
   stream: row.stream === 1,
   ending: row.ending,
   status: row.status,
-  inputTokens: row.attempts === 0 ? undefined : (row.input_tokens ?? undefined),
-  outputTokens: row.attempts === 0 ? undefined : (row.output_tokens ?? undefined),
+  inputTokens: isCounted(row) ? (row.input_tokens ?? undefined) : undefined,
+  outputTokens: isCounted(row) ? (row.output_tokens ?? undefined) : undefined,
   queuedMs: row.queued_ms,
   firstTokenMs: row.first_token_ms ?? undefined,
   totalMs: row.duration_ms,
@@ -192,11 +195,11 @@ describe('what is told about 200 calls of every kind and end', () => {
     ).toEqual(groups);
 
     const tokens = (type: string): number => sumOf(samples, 'gen_ai_client_token_usage_sum', { type });
-    expect(tokens('input')).toBe(add(rows.map((row) => row.input_tokens)));
-    expect(tokens('output')).toBe(add(rows.map((row) => row.output_tokens)));
+    expect(tokens('input')).toBe(add(rows.filter(isCounted).map((row) => row.input_tokens)));
+    expect(tokens('output')).toBe(add(rows.filter(isCounted).map((row) => row.output_tokens)));
     expect(tokens('input')).toBeGreaterThan(0);
     expect(sumOf(samples, 'gen_ai_client_token_usage_count', { type: 'input' })).toBe(
-      rows.filter((row) => row.input_tokens !== null && row.attempts > 0).length,
+      rows.filter(isCounted).length,
     );
 
     expect(sumOf(samples, 'gen_ai_server_request_duration_seconds_count')).toBe(200);

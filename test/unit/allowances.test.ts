@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { GatewayError } from '../../src/chat/errors.ts';
 import type { EmbeddingRequest, GenerationRequest } from '../../src/chat/request.ts';
-import { Allowances, estimateTokens } from '../../src/gateway/allowances.ts';
+import { Allowances } from '../../src/gateway/allowances.ts';
 import { Call } from '../../src/gateway/call.ts';
+import { estimateTokens } from '../../src/gateway/estimate.ts';
 import type { GatewayKey } from '../../src/gateway/keys.ts';
 import { formatReset } from '../../src/http/headers.ts';
 
@@ -45,11 +46,11 @@ function admit(allowances: Allowances, call: Call, asked: GenerationRequest) {
 }
 
 /** Runs a call to its end; what the upstream reports it used. */
-function use(allowances: Allowances, limits: Partial<GatewayKey>, tokens: number | null, first?: number) {
+function use(allowances: Allowances, limits: Partial<GatewayKey>, tokens: number | null, bytes = 0) {
   const call = callOf(limits);
   const standing = admit(allowances, call, request());
   call.usage = tokens === null ? null : { input_tokens: 0, output_tokens: tokens, total_tokens: tokens };
-  call.firstTokenMs = first;
+  call.answerBytes = bytes;
   allowances.callsEnded([{ call, status: 200 }]);
   return standing;
 }
@@ -114,9 +115,10 @@ describe('tokens a minute', () => {
     expect(admit(allowances, callOf({ tpm: 100 }), request('', 1)).refusal).toBeUndefined();
   });
 
-  it('are the estimate where an answer began and its usage never came', () => {
+  it('are about what came where its usage never did', () => {
     const allowances = new Allowances(0);
-    use(allowances, { tpm: 100 }, null, 5);
+    use(allowances, { tpm: 100 }, null, 396);
+    expect(use(allowances, { tpm: 100 }, 1).refusal).toBeUndefined();
     expect(use(allowances, { tpm: 100 }, 0).refusal).toBeDefined();
   });
 
@@ -188,7 +190,7 @@ describe('calls at once', () => {
 
 describe('the estimate of a request', () => {
   it('is a token for four bytes of text, and what the answer may have', () => {
-    expect(estimateTokens(request('x'.repeat(400), 50))).toBe(150);
+    expect(estimateTokens(request('x'.repeat(400), 50), callOf({}))).toBe(150);
   });
 
   it('counts no picture', () => {
@@ -202,12 +204,12 @@ describe('the estimate of a request', () => {
       kind: 'chat',
       messages: [{ role: 'user', content }],
     };
-    expect(estimateTokens(asked)).toBe(2);
+    expect(estimateTokens(asked, callOf({}))).toBe(2);
   });
 
   it('is of the inputs alone for embeddings', () => {
     const asked: EmbeddingRequest = { kind: 'embedding', model: 'm', input: ['four', 'four'] };
-    expect(estimateTokens(asked)).toBe(2);
+    expect(estimateTokens(asked, callOf({}))).toBe(2);
   });
 });
 

@@ -246,7 +246,7 @@ const usageViewFields = z.object({
   output_tokens: z.int(),
   total_tokens: z.int(),
   reasoning_tokens: z.int(),
-  unknown_usage: z.int().describe('Calls whose tokens the upstream did not report; not in the sums'),
+  unknown_usage: z.int().describe('Calls whose tokens the upstream did not report; estimated in the sums'),
   attempts: z.int(),
   average_queued_ms: z.int().nullable(),
   average_first_token_ms: z.int().nullable(),
