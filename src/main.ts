@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import closeWithGrace from 'close-with-grace';
 import { type DestinationStream, type Logger, pino } from 'pino';
-import pretty from 'pino-pretty';
+import { prettyFactory } from 'pino-pretty';
 import { providerKinds } from './adapters/index.ts';
 import { syncEnvironmentProviders } from './admin/environment.ts';
 import { type App, buildApp } from './app.ts';
@@ -26,6 +26,7 @@ import { type EndedCall, joinObservers } from './gateway/observer.ts';
 import type { Candidate } from './gateway/routing.ts';
 import { StoredChats } from './gateway/stored-chats.ts';
 import { startTraces } from './gateway/traces.ts';
+import { LogOutput, stdoutDescriptor } from './log-output.ts';
 import { openStore, StoreError } from './store/database.ts';
 import { readTokensOfToday } from './store/keys.ts';
 import { UsageWriter } from './store/usage.ts';
@@ -44,45 +45,45 @@ export interface RunningServer {
 /** Longest that listening waits for the first discovery. Milliseconds. */
 const discoveryWaitMs = 3000;
 
-/** Lines are written together from this length on. */
-const logBlockBytes = 16_000;
+let output: LogOutput | undefined;
 
-/** Longest that a log line is held back. Milliseconds. */
-const logFlushMs = 100;
-
-let output: ReturnType<typeof pino.destination> | undefined;
-
-/** Stdout by the block: a write per line would cost every request 18 us. What is held is written at exit, also after a crash. */
-function standardOutput(): ReturnType<typeof pino.destination> {
+/** One for the whole process. What it holds is written at exit, also after a crash. */
+function standardOutput(): LogOutput {
   if (output === undefined) {
-    const opened = pino.destination({
-      dest: 1,
-      sync: true,
-      minLength: logBlockBytes,
-      periodicFlush: logFlushMs,
-    });
-    process.on('exit', () => opened.flushSync());
+    const opened = new LogOutput(stdoutDescriptor());
+    process.on('exit', () => opened.end());
     output = opened;
   }
   return output;
 }
 
-/** What upstreams and callers named is shown, and commands nothing. */
-function terminalOutput(): DestinationStream {
-  const shown = pretty({ translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid,hostname' });
-  return { write: (line) => void shown.write(cleanLogLine(line)) };
+/** For people. What upstreams and callers named is shown, and commands nothing. */
+function terminalLines(shown: LogOutput): DestinationStream {
+  const format = prettyFactory({ translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid,hostname' });
+  return {
+    write(lines) {
+      for (const line of lines.split('\n')) if (line !== '') shown.write(format(cleanLogLine(line)));
+    },
+  };
 }
 
-/** @returns the logger, and where its lines go */
-function createLogger(config: Config): { readonly log: Logger; readonly lines: DestinationStream } {
+interface Logging {
+  readonly log: Logger;
+  /** Takes lines that are made already. */
+  readonly lines: DestinationStream;
+  readonly output: LogOutput;
+}
+
+function createLogger(config: Config): Logging {
   const options = {
     level: config.logLevel,
     base: undefined,
     formatters: { level: (label: string) => ({ level: label }) },
     timestamp: pino.stdTimeFunctions.isoTime,
   };
-  const lines = process.stdout.isTTY === true ? terminalOutput() : standardOutput();
-  return { log: pino(options, lines), lines };
+  const shown = standardOutput();
+  const lines = process.stdout.isTTY === true ? terminalLines(shown) : shown;
+  return { log: pino(options, lines), lines, output: shown };
 }
 
 async function listen(config: Config, app: App): Promise<string> {
@@ -112,7 +113,7 @@ export async function serve(
   environment?: Readonly<Record<string, string | undefined>>,
 ): Promise<RunningServer> {
   const config = loadConfig(environment);
-  const { log, lines } = createLogger(config);
+  const { log, lines, output: logOutput } = createLogger(config);
   const store = await openStore(config.databasePath);
   const client = new UpstreamClient();
   await syncEnvironmentProviders(store.db, providerKinds, config);
@@ -137,7 +138,15 @@ export async function serve(
     retentionDays: config.usageRetentionDays,
   });
   const isDatabaseHealthy = (): boolean => catalog.healthy && meter.healthy;
-  const metrics = new Metrics({ catalog, discovery, admission, breakers, meter, isDatabaseHealthy });
+  const metrics = new Metrics({
+    catalog,
+    discovery,
+    admission,
+    breakers,
+    meter,
+    logOutput,
+    isDatabaseHealthy,
+  });
   const traces =
     config.otlpEndpoint === undefined
       ? undefined

@@ -16,6 +16,7 @@ export interface MetricsDependencies {
   readonly admission: Pick<Admission<Candidate>, 'queued'>;
   readonly breakers: { state(provider: string): BreakerState };
   readonly meter: Pick<Meter, 'buffered' | 'dropped'>;
+  readonly logOutput: { readonly dropped: number };
   readonly isDatabaseHealthy: () => boolean;
 }
 
@@ -197,7 +198,7 @@ export class Metrics implements Partial<Observer> {
   }
 
   #registerGauges(): void {
-    const { catalog, discovery, admission, breakers, meter, isDatabaseHealthy } = this.#deps;
+    const { catalog, discovery, admission, breakers, meter, logOutput, isDatabaseHealthy } = this.#deps;
     const registers = [this.#registry];
     /** Emptied first: a provider that was removed tells nothing any more. */
     const gauge = (
@@ -260,15 +261,27 @@ export class Metrics implements Partial<Observer> {
       [],
       (set) => set({}, isDatabaseHealthy() ? 1 : 0),
     );
-    new PrometheusCounter({
-      name: 'gateway_usage_dropped_rows_total',
-      help: 'Usage rows that were lost because the buffer was full.',
-      registers,
-      collect() {
-        this.reset();
-        this.inc(meter.dropped);
-      },
-    });
+    const counter = (name: string, help: string, value: () => number): void => {
+      new PrometheusCounter({
+        name,
+        help,
+        registers,
+        collect() {
+          this.reset();
+          this.inc(value());
+        },
+      });
+    };
+    counter(
+      'gateway_usage_dropped_rows_total',
+      'Usage rows that were lost because the buffer was full.',
+      () => meter.dropped,
+    );
+    counter(
+      'gateway_log_dropped_lines_total',
+      'Log lines that were lost because nobody took them.',
+      () => logOutput.dropped,
+    );
   }
 }
 
