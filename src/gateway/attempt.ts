@@ -3,13 +3,15 @@ import type { Frame, ProviderAdapter, StreamDecoder, Target, UpstreamCall } from
 import { GatewayError, silentUpstreamError } from '../chat/errors.ts';
 import { type ChatEvent, type ChatResult, Collector, toEvents } from '../chat/events.ts';
 import type { GenerationRequest } from '../chat/request.ts';
-import type { Exchange, ResponseHead, UpstreamClient } from '../upstream/client.ts';
+import { type Exchange, largestText, type ResponseHead, type UpstreamClient } from '../upstream/client.ts';
 import { TransportError } from '../upstream/errors.ts';
 import { FrameReader, FrameTooLong } from '../upstream/sse.ts';
+import { type BodyShape, plainText, shapeOf } from '../upstream/text.ts';
 import type { Call } from './call.ts';
 import { bytesOfAnswer } from './estimate.ts';
 import { type RouteTimeouts, StreamLimits } from './limits.ts';
 import { SurrogatePairs } from './surrogates.ts';
+import { decodeWhole, isFinal, isSuccess } from './whole-answer.ts';
 
 /**
  * Takes the events of one network read, in order. A returned promise means that the reader is behind: the upstream is not
@@ -64,8 +66,6 @@ export function withCallHeaders(request: UpstreamCall, { upstreamHeaders }: Call
   if (upstreamHeaders === undefined) return request;
   return { ...request, headers: { ...request.headers, ...upstreamHeaders } };
 }
-
-export const isSuccess = (status: number): boolean => status >= 200 && status < 300;
 
 /**
  * What a try may take: all of a total limit of its route's own, else what is left of the one that spans all tries; 0 = no limit.
@@ -143,7 +143,8 @@ async function readWhole(
     const head = await exchange.head;
     clearTimeout(patience);
     attempt.progress.heard = true;
-    const body = await bodyOf(exchange, head);
+    attempt.progress.final = isFinal(head);
+    const body = await (isSuccess(head.status) ? exchange.text() : exchange.errorText());
     attempt.progress.ended = true;
     const result = decodeWhole(attempt, request, head, body);
     noteModel(attempt, result.model);
@@ -160,30 +161,6 @@ async function readWhole(
     clearTimeout(patience);
     close(attempt, exchange);
   }
-}
-
-export const isFinal = ({ status, headers }: ResponseHead): boolean =>
-  status === 502 && headers['x-should-retry'] === 'false';
-
-const bodyOf = (exchange: Exchange, head: ResponseHead): Promise<string> =>
-  isSuccess(head.status) ? exchange.text() : exchange.errorText();
-
-/** A body that is one JSON document, whatever it says. @throws GatewayError for all but an answer */
-function decodeWhole(
-  { adapter, target, progress }: Attempt,
-  request: GenerationRequest,
-  head: ResponseHead,
-  body: string,
-): ChatResult {
-  progress.final = isFinal(head);
-  if (!isSuccess(head.status)) throw adapter.decodeError({ ...head, body }, target);
-  let json: unknown;
-  try {
-    json = JSON.parse(body);
-  } catch (error) {
-    throw silentUpstreamError(target.displayName, 'format', { cause: error, upstreamStatus: head.status });
-  }
-  return adapter.decodeResult(json, request, target);
 }
 
 function noteModel({ call }: Attempt, model: string | undefined): void {
@@ -216,7 +193,7 @@ export function asGatewayError({ target }: Pick<Attempt, 'target'>, error: unkno
   return error;
 }
 
-/** A try whose answer comes as server-sent events. */
+/** A try whose answer is asked for as server-sent events. */
 class StreamAttempt {
   readonly #attempt: Attempt;
   readonly #sink: EventSink;
@@ -228,6 +205,12 @@ class StreamAttempt {
   readonly #surrogates = new SurrogatePairs();
   /** For an upstream that does not stream after all; given up as soon as it does. */
   #request: GenerationRequest | undefined;
+  /** By what its head declares, until its first bytes tell. */
+  #declared: BodyShape = 'events';
+  #shape: BodyShape | undefined;
+  /** The pieces of a body that came as one document. */
+  #document: Buffer[] | undefined;
+  #documentBytes = 0;
   #settleTimer: NodeJS.Timeout | undefined;
   /** Why we ended it ourselves, or what the upstream's terminal event said. */
   #failure: unknown;
@@ -252,14 +235,12 @@ class StreamAttempt {
   async run(): Promise<undefined> {
     try {
       const head = await this.#exchange.head;
-      if (isSuccess(head.status) && isEventStream(head)) {
-        this.#request = undefined;
-        await this.#exchange.read((chunk) => this.#chunk(chunk));
-        this.#attempt.progress.ended = true;
-        this.#conclude(true);
-      } else {
-        this.#attempt.progress.heard = true;
-        this.#takeWhole(head, await bodyOf(this.#exchange, head));
+      if (isSuccess(head.status)) await this.#read(head);
+      else {
+        const { progress } = this.#attempt;
+        progress.heard = true;
+        progress.final = isFinal(head);
+        this.#takeWhole(head, await this.#exchange.errorText());
       }
     } catch (error) {
       this.#cut(error);
@@ -269,6 +250,19 @@ class StreamAttempt {
       close(this.#attempt, this.#exchange);
     }
     if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  async #read(head: ResponseHead): Promise<void> {
+    const { progress } = this.#attempt;
+    if (!isEventStream(head)) {
+      this.#declared = 'document';
+      progress.heard = true;
+    }
+    await this.#exchange.read((chunk) => this.#chunk(chunk));
+    progress.ended = true;
+    if ((this.#shape ?? this.#declared) === 'events') this.#conclude(true);
+    else if (this.#failure === undefined)
+      this.#takeWhole(head, plainText(Buffer.concat(this.#document ?? [])));
   }
 
   #takeWhole(head: ResponseHead, body: string): void {
@@ -297,6 +291,7 @@ class StreamAttempt {
 
   #chunk(chunk: Buffer): Promise<void> | undefined {
     if (this.#failure !== undefined) return undefined;
+    if (this.#shape !== 'events' && !this.#beginsEvents(chunk)) return undefined;
     try {
       const frames = this.#frames.push(chunk);
       if (frames.length === 0) return undefined;
@@ -307,6 +302,24 @@ class StreamAttempt {
       this.#fail(asGatewayError(this.#attempt, error));
       return undefined;
     }
+  }
+
+  /** Keeps the bytes of a document, and lets go those that say nothing yet. */
+  #beginsEvents(chunk: Buffer): boolean {
+    this.#shape ??= shapeOf(chunk, this.#declared);
+    if (this.#shape === 'events') {
+      this.#request = undefined;
+      return true;
+    }
+    if (this.#shape === undefined) return false;
+    this.#attempt.progress.heard = true;
+    this.#document ??= [];
+    this.#document.push(Buffer.from(chunk));
+    this.#documentBytes += chunk.length;
+    if (this.#documentBytes > largestText) {
+      this.#fail(asGatewayError(this.#attempt, new TransportError('too-large', true)));
+    }
+    return false;
   }
 
   /** The frames of one read become one batch of events. */

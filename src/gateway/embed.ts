@@ -9,8 +9,6 @@ import type { Slot } from './admission.ts';
 import {
   type AttemptProgress,
   asGatewayError,
-  isFinal,
-  isSuccess,
   remainingMs,
   silence,
   totalTimeout,
@@ -19,6 +17,7 @@ import {
 import type { Call } from './call.ts';
 import { adjustedEmbedding } from './fit.ts';
 import type { Candidate } from './routing.ts';
+import { isFinal, isSuccess } from './whole-answer.ts';
 
 /** Batches of one call that run at once, where the provider has room for them. */
 const mostAtOnce = 4;

@@ -6,6 +6,7 @@ import { atEndOfTurn, endOfTurn } from '../turn.ts';
 import { ForbiddenAddressError, isForbiddenAddress, lookupAllowed } from './addresses.ts';
 import { BodyDecoder, codingOf, looksLikeGzip } from './decoding.ts';
 import { TransportError } from './errors.ts';
+import { plainText, strictText } from './text.ts';
 
 /**
  * Takes what one turn of the event loop brought; the bytes are its own only until it returns. A returned promise holds the upstream
@@ -34,7 +35,7 @@ const largestErrorText = 1024 * 1024;
 const largestTurn = 64 * 1024;
 
 /** Largest body that is read as a whole: 64 MiB. Embeddings of a large batch are the longest known. */
-const largestText = 64 * 1024 * 1024;
+export const largestText = 64 * 1024 * 1024;
 
 /** How many gateways a request has come through, ours included, so that those that ask each other in a circle notice it. */
 const hopsHeader = 'x-gateway-hops';
@@ -72,17 +73,6 @@ function joined(chunks: readonly Buffer[]): Buffer {
   let at = 0;
   for (const chunk of chunks) at += chunk.copy(together, at);
   return together.subarray(0, length);
-}
-
-const byteOrderMark = 0xfeff;
-
-/** Empty where they are no text: bytes that nobody decoded are shown to nobody. A last character may be cut. */
-function strictText(bytes: Buffer): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes, { stream: true });
-  } catch {
-    return '';
-  }
 }
 
 /** One request and its answer. The caller ends it: by reading to the end, `release()` or `destroy()`. */
@@ -165,8 +155,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const chunks = ended ? this.#pending : await this.#gather(maxBytes);
     if (ended && lengthOf(chunks) > maxBytes) throw new TransportError('too-large', true);
     await endOfTurn();
-    const text = joined(chunks).toString('utf8');
-    return text.charCodeAt(0) === byteOrderMark ? text.slice(1) : text;
+    return plainText(joined(chunks));
   }
 
   async #gather(maxBytes: number): Promise<readonly Buffer[]> {

@@ -75,3 +75,79 @@ it.each([200, 500])('bytes that nobody can decode are told to nobody (status %i)
   expect(answer.status).toBe(502);
   expect(JSON.parse(answer.body).message).toBe('LM Studio返回错误:响应格式错误');
 });
+
+describe('what a body is, its first bytes tell and not its head', () => {
+  const streamType = 'text/event-stream; charset=utf-8';
+  const mark = '\ufeff';
+
+  it.each([
+    ['application/json', events],
+    ['text/plain; charset=utf-8', events],
+    ['application/octet-stream', events],
+    ['', events],
+    ['text/event-stream, text/event-stream', events],
+    ['application/json', `\r\n\n: hello\n\n${events}`],
+    ['application/json', `${mark}${events}`],
+    ['application/json', `event: message\n${events}`],
+  ])('events under the type %j are streamed', (type, body) => expectAnswer({ type, body }, true));
+
+  it.each([
+    ['application/json', whole],
+    [streamType, whole],
+    ['application/octet-stream', whole],
+    ['', whole],
+    [streamType, `\n\n  ${whole}\n\n`],
+    [streamType, `${mark}${whole}`],
+  ])('JSON under the type %j answers who asked for a stream', (type, body) =>
+    expectAnswer({ type, body }, true),
+  );
+
+  it.each([
+    [streamType, events],
+    ['application/json', events],
+    ['application/json', `${mark}\n: hello\n\n${events}`],
+    ['', `event: message\n${events}`],
+    ['application/json', `${mark}${whole}`],
+    [streamType, whole],
+  ])('under the type %j either is a whole answer', (type, body) => expectAnswer({ type, body }, false));
+
+  it('is told where its bytes come one by one', async () => {
+    const scene = await stage();
+    scene.studio.next({
+      raw: { headers: { 'content-type': 'application/json' }, pieces: [`${mark}\n${events}`] },
+      bytesPerWrite: 1,
+    });
+    const answer = scene.chat({ stream: true });
+    await answer.done;
+    expect(readEvents(answer.body).text).toBe('你好。');
+  });
+
+  it('an error is found in JSON under the type of a stream', async () => {
+    const body = '{"error":{"message":"the model has crashed"}}\n';
+    const answer = await told({ type: streamType, body }, true);
+    expect(answer.status).toBe(502);
+    expect(JSON.parse(answer.body).message).toBe('LM Studio返回错误:the model has crashed');
+  });
+
+  it('an error is found in events where a whole answer was asked for', async () => {
+    const body = `${chunk({ content: '你' })}data: {"error":{"message":"the model has crashed"}}\n\n`;
+    const answer = await told({ type: streamType, body }, false);
+    expect(answer.status).toBe(502);
+    expect(JSON.parse(answer.body).message).toBe('LM Studio返回错误:the model has crashed');
+  });
+
+  it('events without a finish are no whole answer', async () => {
+    const answer = await told({ type: streamType, body: chunk({ content: '你' }) }, false);
+    expect(answer.status).toBe(502);
+    expect(JSON.parse(answer.body).message).toBe('LM Studio返回错误:连接中断');
+  });
+
+  it.each(['', ' \n', '<html></html>', 'internal error', 'maintenance'])(
+    '%j is malformed under any other type',
+    async (body) => {
+      const answer = await told({ type: 'text/html', body }, true);
+      expect(answer.status).toBe(502);
+      expect(JSON.parse(answer.body).message).toBe('LM Studio返回错误:响应格式错误');
+    },
+  );
+});
