@@ -26,6 +26,7 @@ import { type EndedCall, joinObservers } from './gateway/observer.ts';
 import type { Candidate } from './gateway/routing.ts';
 import { StoredChats } from './gateway/stored-chats.ts';
 import { startTraces } from './gateway/traces.ts';
+import type { LiveCalls } from './http/plugins/calls.ts';
 import { LogOutput, stdoutDescriptor } from './log-output.ts';
 import { openStore, StoreError } from './store/database.ts';
 import { readTokensOfToday } from './store/keys.ts';
@@ -202,7 +203,7 @@ export async function serve(
   };
   try {
     catalog.watch();
-    keys.watch();
+    keys.watch(() => stopRevoked(app.calls, keys));
     store.onReplaced(() => {
       catalog.forgetVersion();
       keys.forgetVersion();
@@ -251,6 +252,14 @@ export async function serve(
     await app.http.close();
     await release();
     throw error;
+  }
+}
+
+/** Ends the running and queued calls whose keys are good no more. */
+function stopRevoked(calls: LiveCalls, keys: KeyRing): void {
+  for (const call of calls) {
+    const { keyId } = call.caller;
+    if (keyId !== undefined && !keys.isGood(keyId)) call.stop('revoked');
   }
 }
 

@@ -12,6 +12,7 @@ export type Ending =
   | 'client_stalled'
   | 'timeout'
   | 'rejected'
+  | 'revoked'
   | 'shutdown';
 
 /** What a client may name is kept up to this length. */
@@ -144,7 +145,7 @@ export class Call {
     this.endpoint = endpoint;
   }
 
-  /** Whether the call was stopped from outside: the client left, stalled, or the process ends. */
+  /** Whether the call was stopped from outside: the client left or stalled, its key is good no more, or the process ends. */
   get stopped(): boolean {
     return this.#stopped;
   }
@@ -227,7 +228,7 @@ export class Call {
   }
 
   /** Stops the call. The first reason counts; a call that has ended stays as it ended. */
-  stop(ending: 'client_gone' | 'client_stalled' | 'shutdown'): void {
+  stop(ending: 'client_gone' | 'client_stalled' | 'revoked' | 'shutdown'): void {
     if (this.ending !== undefined || this.#stopped) return;
     this.ending = ending;
     this.#stopped = true;

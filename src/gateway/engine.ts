@@ -442,6 +442,9 @@ function noteFailure(call: Call, error: unknown): unknown {
   if (call.ending === 'shutdown') {
     return new GatewayError('SHUTTING_DOWN', { retryAfterSeconds: 1, cause: error });
   }
+  if (call.ending === 'revoked') {
+    return new GatewayError('FORBIDDEN', { detail: 'API Key 已撤销或过期', cause: error });
+  }
   const known = error instanceof GatewayError ? error : undefined;
   if (known?.code === 'TIMEOUT') call.end('timeout', known);
   else call.end(call.attempts === 0 ? 'rejected' : 'error', known);

@@ -23,8 +23,7 @@ export interface GatewayKey {
 
 /** What a presented key is. The caller learns only whether it is good; the log learns the rest. */
 export type Presented =
-  | { readonly state: 'good'; readonly key: GatewayKey }
-  | { readonly state: 'revoked' | 'expired'; readonly key: GatewayKey }
+  | { readonly state: 'good' | 'revoked' | 'expired'; readonly key: GatewayKey }
   | { readonly state: 'unknown' };
 
 /** How many characters of a key its prefix has: `sk-gw-` and 6 of the 43 random ones. */
@@ -48,6 +47,7 @@ export class KeyRing {
   readonly #db: Database;
   readonly #logger: Logger;
   #byHash: ReadonlyMap<string, GatewayKey> = new Map();
+  #byId: ReadonlyMap<number, GatewayKey> = new Map();
   #version = -1;
   /** How many files the database has been. */
   #files = 0;
@@ -63,10 +63,13 @@ export class KeyRing {
   /** @param hash as `hashKey` makes it: a look-up by the hash of 256 random bits tells nothing by its time */
   find(hash: string, now = Date.now()): Presented {
     const key = this.#byHash.get(hash);
-    if (key === undefined) return { state: 'unknown' };
-    if (key.revoked) return { state: 'revoked', key };
-    if (key.expiresAt !== undefined && key.expiresAt <= now) return { state: 'expired', key };
-    return { state: 'good', key };
+    return key === undefined ? { state: 'unknown' } : { state: stateOf(key, now), key };
+  }
+
+  /** Whether the key of this row may go on with what it began. */
+  isGood(id: number, now = Date.now()): boolean {
+    const key = this.#byId.get(id);
+    return key !== undefined && stateOf(key, now) === 'good';
   }
 
   /** Reads the keys, if any has changed. @throws whatever the database throws */
@@ -75,6 +78,7 @@ export class KeyRing {
     const { version, keys } = await readKeys(this.#db);
     if (version === this.#version) return;
     this.#byHash = new Map(keys.map((row) => [row.hash, toKey(row)]));
+    this.#byId = new Map(Array.from(this.#byHash.values(), (key) => [key.id, key]));
     // What came from a file that was replaced meanwhile is no version of the new one.
     this.#version = file === this.#files ? version : -1;
   }
@@ -86,9 +90,12 @@ export class KeyRing {
     if (this.#timer !== undefined) void this.#poll();
   }
 
-  /** From now on notices what other processes change. While the database cannot be read, what is known stays in force. */
-  watch(): void {
-    this.#timer ??= setInterval(() => void this.#poll(), pollIntervalMs).unref();
+  /**
+   * From now on notices what other processes change. While the database cannot be read, what is known stays in force.
+   * @param onLook called after each look: a key may have been revoked, or its time have come
+   */
+  watch(onLook: () => void = () => {}): void {
+    this.#timer ??= setInterval(() => void this.#poll().then(onLook), pollIntervalMs).unref();
   }
 
   close(): void {
@@ -110,6 +117,11 @@ export class KeyRing {
       this.#polling = false;
     }
   }
+}
+
+function stateOf({ revoked, expiresAt }: GatewayKey, now: number): 'good' | 'revoked' | 'expired' {
+  if (revoked) return 'revoked';
+  return expiresAt !== undefined && expiresAt <= now ? 'expired' : 'good';
 }
 
 /** The titles of the column `models`; undefined where it allows all. */

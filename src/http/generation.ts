@@ -7,6 +7,7 @@ import type { StreamEncoder } from '../facades/encoder.ts';
 import type { Call } from '../gateway/call.ts';
 import type { Engine } from '../gateway/engine.ts';
 import { startResponse } from './headers.ts';
+import { cutOffWhenStalled } from './stall.ts';
 import { EventStream, type StreamOptions } from './stream.ts';
 
 export interface GenerationDependencies {
@@ -53,11 +54,12 @@ export function answerGeneration(
     return stream.follow(produced).catch(refuse);
   }
   return engine.complete(request, call).then((result) => {
-    sendJson(reply, call, JSON.stringify(dialect.encodeResult(result, call)));
+    sendJson(reply, call, JSON.stringify(dialect.encodeResult(result, call)), streamOptions.stallMs);
   }, refuse);
 }
 
-function sendJson(reply: FastifyReply, call: Call, body: string): void {
+/** @param stallMs see `cutOffWhenStalled` */
+export function sendJson(reply: FastifyReply, call: Call, body: string, stallMs?: number): void {
   const bytes = Buffer.byteLength(body);
   startResponse(reply, call, true, {
     'content-type': 'application/json; charset=utf-8',
@@ -72,4 +74,5 @@ function sendJson(reply: FastifyReply, call: Call, body: string): void {
   raw.write(body, bytes === body.length ? 'latin1' : 'utf8');
   socket?.uncork();
   raw.end();
+  if (raw.writableLength > 0) cutOffWhenStalled(raw, call, stallMs);
 }

@@ -7,17 +7,18 @@ import type { StreamEncoder } from '../facades/encoder.ts';
 import type { EventSink } from '../gateway/attempt.ts';
 import type { Call } from '../gateway/call.ts';
 import { startStream } from './headers.ts';
+import { cutOffWhenStalled, longestStallMs, type ReadAhead, sharedReadAhead } from './stall.ts';
 
 export interface StreamOptions {
   /** How long the first content may keep the headers back. Milliseconds; 0 = as long as it takes. */
   readonly commitMs: number;
   /** Silence after which a heartbeat is written. Milliseconds; 0 = never. */
   readonly heartbeatMs: number;
-  /** A client that took nothing for this long is cut off; its socket would be kept for ever. Milliseconds; 120,000 if unset. */
+  /** See `cutOffWhenStalled`. Milliseconds; 120,000 if unset. */
   readonly stallMs?: number;
+  /** The process's own if unset. */
+  readonly readAhead?: ReadAhead;
 }
-
-const longestStallMs = 120_000;
 
 export class EventStream {
   readonly #reply: FastifyReply;
@@ -27,7 +28,11 @@ export class EventStream {
   #commitTimer: NodeJS.Timeout | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
   #watched = false;
+  /** What the client has not taken yet, while it is behind. Bytes. */
+  #held = 0;
+  #behind = false;
   #drained: Promise<void> | undefined;
+  #resume: (() => void) | undefined;
   #committed = false;
   #early = false;
   /** The terminal chunk was written. */
@@ -119,37 +124,47 @@ export class EventStream {
     if (raw.destroyed) return undefined;
     this.#heartbeat?.refresh();
     if (raw.write(bytes)) return undefined;
-    this.#drained ??= this.#waitForDrain();
+    if (!this.#behind) this.#fallBehind();
+    if (this.#keep()) return undefined;
+    this.#drained ??= new Promise((resolve) => {
+      this.#resume = resolve;
+    });
     return this.#drained;
   }
 
-  #waitForDrain(): Promise<void> {
-    const { raw } = this.#reply;
-    this.#watchStall();
-    return new Promise((resolve) => {
-      const settle = (): void => {
-        raw.removeListener('drain', settle);
-        raw.removeListener('close', settle);
-        raw.setTimeout(0);
-        this.#drained = undefined;
-        resolve();
-      };
-      raw.on('drain', settle);
-      raw.on('close', settle);
-    });
+  /** @returns whether more may be read ahead of the client */
+  #keep(): boolean {
+    const before = this.#held;
+    this.#held = this.#reply.raw.writableLength;
+    return (this.#options.readAhead ?? sharedReadAhead).move(before, this.#held);
   }
 
-  /** By the socket's own clock: it knows whether a part of a long write was taken, and a timer of ours would not. */
+  /** From now until it has taken everything. */
+  #fallBehind(): void {
+    const { raw } = this.#reply;
+    this.#behind = true;
+    this.#watchStall();
+    const catchUp = (): void => {
+      raw.removeListener('drain', catchUp);
+      raw.removeListener('close', catchUp);
+      raw.setTimeout(0);
+      this.#behind = false;
+      this.#drained = undefined;
+      (this.#options.readAhead ?? sharedReadAhead).move(this.#held, 0);
+      this.#held = 0;
+      this.#resume?.();
+      this.#resume = undefined;
+    };
+    raw.on('drain', catchUp);
+    raw.on('close', catchUp);
+  }
+
   #watchStall(): void {
     const { raw } = this.#reply;
-    if (!this.#watched) {
-      this.#watched = true;
-      raw.on('timeout', () => {
-        this.#call.stop('client_stalled');
-        raw.destroy();
-      });
-    }
-    raw.setTimeout(this.#options.stallMs ?? longestStallMs);
+    const stallMs = this.#options.stallMs ?? longestStallMs;
+    if (this.#watched) raw.setTimeout(stallMs);
+    else cutOffWhenStalled(raw, this.#call, stallMs);
+    this.#watched = true;
   }
 
   /** Ends the body once. What the client has not taken by then is still watched. */
@@ -160,7 +175,6 @@ export class EventStream {
     if (raw.destroyed) return;
     if (bytes === '') raw.end();
     else raw.end(bytes);
-    // Once all is taken, the socket's clock is the server's again, which sets it to the keep-alive time.
     if (raw.writableLength > 0) this.#watchStall();
   }
 }

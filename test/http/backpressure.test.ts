@@ -100,7 +100,7 @@ it('the process grows by less than 10 MB, the upstream waits, and all arrives in
   await reader.closed;
   expect(reader.bytes).toBeGreaterThan(pieces * 64 * 1024);
   expect(reader.tail).toContain('data: [DONE]\n\n');
-});
+}, 60_000);
 
 it('a client that stopped reading and leaves closes the upstream at once', async () => {
   const scene = await stage();

@@ -8,7 +8,7 @@ import { embeddingBody as openaiBody, readEmbeddings as readOpenAI } from '../..
 import { embeddingBody, encodeEmbeddingResult, envelope, readEmbeddings } from '../../facades/unified.ts';
 import type { Call } from '../../gateway/call.ts';
 import type { Engine } from '../../gateway/engine.ts';
-import { callHeaders } from '../headers.ts';
+import { sendJson } from '../generation.ts';
 import { callOf } from '../plugins/calls.ts';
 import { embeddingDescription } from './descriptions.ts';
 import { openaiEmbeddingDescription } from './openai-descriptions.ts';
@@ -23,7 +23,8 @@ export function registerEmbeddings(app: FastifyInstance, { engine }: { readonly 
     call.model = request.model;
     call.user = request.user;
     const result = await engine.embed(request, call);
-    return reply.headers(callHeaders(call, true)).send(encode(result));
+    sendJson(reply, call, JSON.stringify(encode(result)));
+    return reply;
   };
   const routes = app.withTypeProvider<ZodTypeProvider>();
   routes.post(
