@@ -15,8 +15,8 @@ import {
   type ToolCallDelta,
   type Usage,
 } from '../chat/events.ts';
+import { finishMeaning } from '../chat/finish-words.ts';
 import { DeltaTemplate, type TextDelta } from './delta-template.ts';
-import { finishMeaning } from './finish-words.ts';
 import { countsTokens, readAnswer, readWireUsage, type WireAnswer, type WireUsage } from './openai-answer.ts';
 import { ToolCalls } from './tool-calls.ts';
 import { type ErrorContext, errorIn, failure, parseJson, type WireError, wordsOf } from './wire-errors.ts';

@@ -152,6 +152,7 @@ async function readWhole(
     if (result.usage === null) attempt.call.answerBytes = bytesOfAnswer(result);
     attempt.call.reasoningTokens = result.stats?.reasoning_tokens;
     attempt.call.responseId = result.responseId;
+    attempt.call.finishWord = result.finish.raw;
     attempt.call.end(result.finish.reason);
     return result;
   } catch (error) {
@@ -386,6 +387,7 @@ class StreamAttempt {
         this.#surrogates.flush(out);
         out.push(event);
         call.responseId = event.responseId;
+        call.finishWord = event.raw;
         call.end(event.reason);
         return;
       case 'usage':

@@ -119,6 +119,8 @@ export class Call {
   firstTokenMs: number | undefined;
   usage: Usage | null = null;
   reasoningTokens: number | undefined;
+  /** The upstream's own word for how its answer ended, null where it has none. */
+  finishWord: string | null = null;
   /** Roughly what its prompt has; undefined until it is admitted. */
   promptTokens: number | undefined;
   /** Text, reasoning and arguments that came, in bytes; of a whole answer only where the upstream counted no tokens. */

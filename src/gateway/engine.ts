@@ -4,13 +4,14 @@ import type { Logger } from 'pino';
 import type { EmbeddingAdapter, EmbeddingResult, ProviderAdapter } from '../chat/adapter.ts';
 import { GatewayError, invalidParameter, type Lesson, lessons } from '../chat/errors.ts';
 import type { ChatEvent, ChatResult } from '../chat/events.ts';
+import { finishMeaning } from '../chat/finish-words.ts';
 import type { EmbeddingRequest, GenerationRequest } from '../chat/request.ts';
 import type { Config } from '../config.ts';
 import type { UpstreamClient } from '../upstream/client.ts';
 import type { Admission, Slot } from './admission.ts';
 import { type AttemptProgress, type EventSink, runAttempt } from './attempt.ts';
 import type { Breakers } from './breaker.ts';
-import { type Call, shortName, type Try } from './call.ts';
+import type { Call, Try } from './call.ts';
 import type { Catalog, CatalogModel } from './catalog.ts';
 import type { Discovery } from './discovery.ts';
 import { EmbeddingBatches, runEmbedding } from './embed.ts';
@@ -27,6 +28,7 @@ import {
   overflowOf,
 } from './routing.ts';
 import type { StoredChats } from './stored-chats.ts';
+import { ToldOnce } from './told-once.ts';
 import { Tries } from './tries.ts';
 
 export interface EngineDependencies {
@@ -43,9 +45,6 @@ export interface EngineDependencies {
 
 /** A model instance or quantization is still the model: `qwen3-8b@q4_k_m`, `qwen3-8b:2`. */
 const baseModelName = (name: string): string => name.replace(/(?:@[\w.-]+|:\d+)$/, '');
-
-/** Names that are told for one route at most: the log is no list of whatever an upstream makes up. */
-const mostStrangers = 100;
 
 /** What a call wants of the routes that are tried for it. */
 interface Work<Adapter, Result> {
@@ -97,10 +96,12 @@ export class Engine {
   /** How upstream models must be asked, by what their refusals taught. Bounded by the routes that ever were. */
   readonly #learnt = new Map<string, ReadonlySet<Lesson>>();
   /**
-   * By route that ever was, the names (up to `mostStrangers`) that the log told of. Some servers answer under other names for ever
-   * (an alias, whatever a router chose): a line for each of their calls would drown the log.
+   * Models that answered for another, by route. Some servers answer under other names for ever (an alias, whatever a router chose): a
+   * line for each of their calls would drown the log.
    */
-  readonly #strangers = new Map<string, Set<string>>();
+  readonly #strangers = new ToldOnce();
+  /** Words for the end of an answer that nobody knows, by provider. */
+  readonly #unknownEnds = new ToldOnce();
 
   constructor(deps: EngineDependencies) {
     this.#deps = deps;
@@ -324,6 +325,7 @@ export class Engine {
     if ('error' in outcome) return;
     this.#deps.breakers.report(candidate.provider, undefined);
     this.#compareModels(candidate, call);
+    this.#lookAtEnd(candidate, call);
   }
 
   /** The candidates in the order in which they are to be tried. Behind an open breaker nothing is, unless there is nothing else. */
@@ -411,14 +413,21 @@ export class Engine {
     if (answered === asked) return;
     if (baseModelName(answered) === baseModelName(asked)) return;
     if (candidate.target.info?.instances?.some((instance) => instance.id === answered)) return;
-    const key = routeKey(candidate);
-    const stranger = shortName(answered);
-    const known = this.#strangers.get(key) ?? new Set();
-    if (known.has(stranger) || known.size >= mostStrangers) return;
-    this.#strangers.set(key, known.add(stranger));
+    const stranger = this.#strangers.tell(routeKey(candidate), answered);
+    if (stranger === undefined) return;
     this.#deps.log.warn(
       { requestId: call.requestId, provider: candidate.provider, asked, answered: stranger },
       'another model answered than was asked; it is told once for each name',
+    );
+  }
+
+  #lookAtEnd({ provider }: Candidate, { requestId, finishWord, ending }: Call): void {
+    if (ending !== 'stop' || finishWord === null || finishMeaning(finishWord) !== undefined) return;
+    const word = this.#unknownEnds.tell(provider, finishWord);
+    if (word === undefined) return;
+    this.#deps.log.warn(
+      { requestId, provider, word },
+      'an answer ended for a reason that is not known, and counts as stopped; it is told once for each word',
     );
   }
 }

@@ -423,3 +423,28 @@ describe('another model than was asked for', () => {
     expect(calls.map(({ upstreamModel }) => upstreamModel)).toEqual(answering);
   });
 });
+
+it('a word for the end that nobody knows is stop, and warned of once', async () => {
+  const spawned = await spawnGateway({
+    DATABASE_URL: 'sqlite::memory:',
+    LMSTUDIO_BASE_URL: simulator.url,
+  });
+  const words = ['because', 'stop', 'because', 'MAX_TOKENS', 'so_there', 'because', 'eos'];
+  const reasons: unknown[] = [];
+  for (const [index, finishReason] of words.entries()) {
+    simulator.next({ finishReason });
+    const answer = await fetch(`${spawned.url}/api/llm/chat`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ model, messages, stream: index % 2 === 0 }),
+    });
+    reasons.push(/"finish_reason":"(\w+)"/.exec(await answer.text())?.[1]);
+  }
+  await spawned.end('SIGTERM');
+  expect(reasons).toEqual(['stop', 'stop', 'stop', 'length', 'stop', 'stop', 'stop']);
+  const warned = spawned.log.filter(({ level, word }) => level === 'warn' && word !== undefined);
+  expect(warned.map(({ provider, word }) => [provider, word])).toEqual([
+    ['lmstudio', 'because'],
+    ['lmstudio', 'so_there'],
+  ]);
+});

@@ -1,5 +1,5 @@
 /** What upstreams call the end of an answer, by its meaning. Knows no provider by name. */
-import type { FinishReason } from '../chat/events.ts';
+import type { FinishReason } from './events.ts';
 
 const wordsByMeaning = {
   stop: ['stop', 'eos', 'eos_token', 'end_turn', 'stop_sequence', 'end', 'complete', 'completed', 'done'],
