@@ -1,7 +1,10 @@
 /** Answers whose body is not what its head says, or comes in a form that was not asked for: what can be read is read. */
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
 import zlib from 'node:zlib';
-import { describe, expect, it } from 'vitest';
-import { stage } from './stage.ts';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { startGateway } from './gateway.ts';
+import { since, stage } from './stage.ts';
 import { readEvents } from './wire.ts';
 
 const usage = { prompt_tokens: 7, completion_tokens: 5, total_tokens: 12 };
@@ -150,4 +153,45 @@ describe('what a body is, its first bytes tell and not its head', () => {
       expect(JSON.parse(answer.body).message).toBe('LM Studio返回错误:响应格式错误');
     },
   );
+});
+
+it.each([
+  ['in gzip', 'gzip', zlib.gzipSync],
+  ['in gzip that nobody declares', undefined, zlib.gzipSync],
+  ['in br', 'br', zlib.brotliCompressSync],
+  ['behind a byte order mark', undefined, (text: string) => Buffer.from(`\ufeff${text}`)],
+])('a model list %s is read', async (_how, coding, made) => {
+  const list = JSON.stringify({ data: [{ id: 'squeezed-7b', object: 'model', type: 'llm' }] });
+  const server = http.createServer((request, response) => {
+    if (request.url !== '/api/v0/models') {
+      response.writeHead(404).end();
+      return;
+    }
+    response.writeHead(200, coding === undefined ? {} : { 'content-encoding': coding }).end(made(list));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void server.close());
+  const gateway = await startGateway({
+    LMSTUDIO_BASE_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+  });
+  onTestFinished(() => gateway.close());
+  await vi.waitFor(async () => {
+    const models = await (await gateway.get('/api/llm/models')).text();
+    expect(models).toContain('"title":"squeezed-7b"');
+  });
+});
+
+it('what follows a finish counts as long as no 2 s are silent, and is not waited for longer', async () => {
+  const scene = await stage();
+  const finish = chunk({}, 'stop');
+  const pieces = [chunk({ content: '你好' }), finish, 1500, chunk({ content: '。' }), 1500];
+  const late = `data: ${JSON.stringify({ model: 'm', choices: [], usage })}\n\n`;
+  scene.studio.next({ raw: { pieces: [...pieces, late], ending: 'hang' } });
+  const start = performance.now();
+  const answer = scene.chat({ stream: true });
+  expect(await answer.done).toBe('complete');
+  expect(since(start)).toBeGreaterThan(3000);
+  expect(since(start)).toBeLessThan(6000);
+  expect(readEvents(answer.body).text).toBe('你好。');
+  expect(answer.body).toContain('"usage":{"input_tokens":7,"output_tokens":5,"total_tokens":12}');
 });
