@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import { hashKey, prefixLength, titlesOf } from '../gateway/keys.ts';
 import { findKey, insertKey, listKeys as listRows, updateKey } from '../store/keys.ts';
+import type { Page } from '../store/pages.ts';
 import { type Database, type KeyRow, timestamp } from '../store/schema.ts';
 import {
   AdminError,
@@ -117,8 +118,8 @@ async function requireKey(db: Database, reference: string | number): Promise<Key
 }
 
 /** All keys, revoked ones too. */
-export async function listKeys({ db }: KeyAdministration): Promise<KeyView[]> {
-  return (await listRows(db)).map(present);
+export async function listKeys({ db }: KeyAdministration, page?: Page): Promise<KeyView[]> {
+  return (await listRows(db, page)).map(present);
 }
 
 /** Makes a key. Names need not be unique: two live keys of one name are how a key is rotated. @throws AdminError */

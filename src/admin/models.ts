@@ -7,6 +7,7 @@ import {
   listModels as listRows,
   updateModel,
 } from '../store/models.ts';
+import type { Page } from '../store/pages.ts';
 import { listRoutesOfModel } from '../store/routes.ts';
 import { type Database, type ModelRow, toBit } from '../store/schema.ts';
 import {
@@ -17,7 +18,7 @@ import {
   requireVersion,
 } from './administration.ts';
 import { requireModel } from './references.ts';
-import { listRoutes, type RouteView, routeTarget, writeRoute } from './routes.ts';
+import { listRoutes, listRoutesOf, type RouteView, routeTarget, writeRoute } from './routes.ts';
 
 /** A model as administrators see it. */
 export interface ModelView extends Omit<ModelRow, 'enabled' | 'is_featured'> {
@@ -68,17 +69,12 @@ function present(administration: Administration, row: ModelRow, routes: readonly
   };
 }
 
-export async function listModels(administration: Administration): Promise<ModelView[]> {
+export async function listModels(administration: Administration, page?: Page): Promise<ModelView[]> {
   await administration.catalog.load();
-  const rows = await listRows(administration.db);
-  const routes = await listRoutes(administration);
-  return rows.map((row) =>
-    present(
-      administration,
-      row,
-      routes.filter((route) => route.model === row.title),
-    ),
-  );
+  const rows = await listRows(administration.db, page);
+  const routes = new Map<string, RouteView[]>(rows.map(({ title }) => [title, []]));
+  for (const route of await listRoutesOf(administration, rows)) routes.get(route.model)?.push(route);
+  return rows.map((row) => present(administration, row, routes.get(row.title) ?? []));
 }
 
 async function requireFreeTitle(db: Database, title: string): Promise<void> {

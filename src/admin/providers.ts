@@ -4,6 +4,7 @@ import { mayHoldProviderKey } from '../config.ts';
 import { type CatalogProvider, readNames } from '../gateway/catalog.ts';
 import type { Refreshed } from '../gateway/discovery.ts';
 import { deleteOrphans, listModels } from '../store/models.ts';
+import type { Page } from '../store/pages.ts';
 import {
   deleteProvider,
   findProvider,
@@ -102,8 +103,8 @@ const present = (administration: Administration, row: ProviderRow): ProviderView
   return { ...row, enabled: row.enabled === 1, passthrough: readNames(row.passthrough), api_key: apiKey };
 };
 
-export async function listProviders(administration: Administration): Promise<ProviderView[]> {
-  const rows = await listRows(administration.db);
+export async function listProviders(administration: Administration, page?: Page): Promise<ProviderView[]> {
+  const rows = await listRows(administration.db, page);
   return rows.map((row) => present(administration, row));
 }
 

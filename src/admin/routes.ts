@@ -1,11 +1,13 @@
 /** Administration of the routes, which say what provider answers for which model. Written once for the CLI and the HTTP API. */
 import { z } from 'zod';
-import { listModels } from '../store/models.ts';
+import { findModels } from '../store/models.ts';
+import type { Page } from '../store/pages.ts';
 import { listProviders } from '../store/providers.ts';
 import {
   deleteRoute,
   insertRoute,
   listRoutesOfModel,
+  listRoutesOfModels,
   listRoutes as listRows,
   updateRoute,
 } from '../store/routes.ts';
@@ -57,13 +59,52 @@ function present(row: RouteRow, model: string, provider: string): RouteView {
   return { ...rest, model, provider, enabled: enabled === 1, vanished: vanished === 1 };
 }
 
-/** All routes, or those of one model (by title or id). @throws AdminError (NOT_FOUND) */
-export async function listRoutes({ db }: Administration, model?: string | number): Promise<RouteView[]> {
-  const chosen = model === undefined ? undefined : await requireModel(db, model);
-  const titles = new Map((await listModels(db)).map((row) => [row.id, row.title]));
-  const keys = new Map((await listProviders(db)).map((row) => [row.id, row.key]));
-  const rows = chosen === undefined ? await listRows(db) : await listRoutesOfModel(db, chosen.id);
+/** SQLite takes 32,766 variables in one statement. */
+const mostIds = 10_000;
+
+/** What belongs to these ids, however many they are. */
+async function readByIds<T>(
+  ids: readonly number[],
+  read: (ids: readonly number[]) => Promise<readonly T[]>,
+): Promise<T[]> {
+  const found: T[] = [];
+  for (let at = 0; at < ids.length; at += mostIds) {
+    for (const row of await read(ids.slice(at, at + mostIds))) found.push(row);
+  }
+  return found;
+}
+
+/** @param models those that the routes belong to */
+async function presentAll(
+  db: Database,
+  rows: readonly RouteRow[],
+  models: readonly Pick<ModelRow, 'id' | 'title'>[],
+): Promise<RouteView[]> {
+  const titles = new Map(models.map(({ id, title }) => [id, title]));
+  const keys = new Map((await listProviders(db)).map(({ id, key }) => [id, key]));
   return rows.map((row) => present(row, titles.get(row.model_id) ?? '', keys.get(row.provider_id) ?? ''));
+}
+
+/** The routes of these models. */
+export async function listRoutesOf(
+  { db }: Administration,
+  models: readonly Pick<ModelRow, 'id' | 'title'>[],
+): Promise<RouteView[]> {
+  const ids = models.map(({ id }) => id);
+  return presentAll(db, await readByIds(ids, (some) => listRoutesOfModels(db, some)), models);
+}
+
+/** All routes, or those of one model (by title or id), or a page of all. @throws AdminError (NOT_FOUND) */
+export async function listRoutes(
+  administration: Administration,
+  model?: string | number,
+  page?: Page,
+): Promise<RouteView[]> {
+  const { db } = administration;
+  if (model !== undefined) return listRoutesOf(administration, [await requireModel(db, model)]);
+  const rows = await listRows(db, page);
+  const ids = [...new Set(rows.map((row) => row.model_id))];
+  return presentAll(db, rows, await readByIds(ids, (some) => findModels(db, { ids: some })));
 }
 
 /** @throws AdminError */

@@ -36,7 +36,7 @@ function targetOf(route: CatalogRoute, discovery: Discovery): Target {
 }
 
 /** Tokens that surely fit into what the provider has loaded, or would load, of this model; undefined where that is not known. */
-export function knownContext({ target: { info } }: Pick<Candidate, 'target'>): number | undefined {
+function knownContext({ target: { info } }: Pick<Candidate, 'target'>): number | undefined {
   const loaded = info?.instances?.flatMap(({ contextLength }) => contextLength ?? []) ?? [];
   if (loaded.length > 0) return Math.min(...loaded);
   // With how much it would be loaded is the server's to choose.

@@ -1,5 +1,8 @@
 /** The administration over HTTP: rows and their versions, refusals that name what is wrong, and orders to providers. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { insertModel } from '../../src/store/models.ts';
+import { insertRoute } from '../../src/store/routes.ts';
+import { temporaryStore } from '../unit/workspace.ts';
 import { type Answer, adminKey, startTeam, type Team, team } from './administrator.ts';
 import { chatBody, chatModel } from './prepare.ts';
 
@@ -366,5 +369,79 @@ describe('the usage report', () => {
     const answer = await admin('GET', '/usage?by=colour');
     expect(codeOf(answer)).toEqual([400, 'INVALID_PARAMS']);
     expect(answer.body.message).toContain('by: ');
+  });
+});
+
+describe('long lists', () => {
+  it('come page by page, each naming the next', async () => {
+    const { ask } = await team();
+    const seen: number[] = [];
+    let after = '0';
+    let pages = 0;
+    for (;;) {
+      const { status, body, headers } = await ask(
+        adminKey,
+        'GET',
+        `/api/admin/models?limit=3&after=${after}`,
+      );
+      expect(status).toBe(200);
+      expect(body.data.length).toBeLessThanOrEqual(3);
+      seen.push(...body.data.map(({ id }: { id: number }) => id));
+      pages += 1;
+      const next = headers.get('x-next-after');
+      if (next === null) break;
+      after = next;
+    }
+    const all = (await ask(adminKey, 'GET', '/api/admin/models')).body.data;
+    expect(pages).toBeGreaterThan(2);
+    expect(seen).toEqual(all.map(({ id }: { id: number }) => id));
+  });
+
+  it.each(['providers', 'models', 'routes', 'keys'])(
+    'of %s have their rows at their own paths too',
+    async (name) => {
+      const { ask, createKey } = await team();
+      await createKey();
+      const { data } = (await ask(adminKey, 'GET', `/api/admin/${name}?limit=1`)).body;
+      expect((await ask(adminKey, 'GET', `/api/admin/${name}/${data[0].id}`)).body.data).toEqual(data[0]);
+      expect((await ask(adminKey, 'GET', `/api/admin/${name}/999999`)).status).toBe(404);
+    },
+  );
+
+  it.each(['limit=0', 'limit=1001', 'limit=x', 'after=-1', 'page=2'])('refuse %s by name', async (query) => {
+    const { ask } = await team();
+    const { status, body } = await ask(adminKey, 'GET', `/api/admin/models?${query}`);
+    expect(status).toBe(400);
+    expect(body.message).toContain(query.split('=')[0]);
+  });
+
+  it('of 5,000 models take less than 50 ms a page', async () => {
+    const { ask, file } = await team();
+    const store = await temporaryStore(file);
+    await store.db.transaction().execute(async (transaction) => {
+      for (let model = 0; model < 5000; model += 1) {
+        const { id } = await insertModel(transaction, {
+          title: `filler-${model}`,
+          origin: 'admin',
+          time: '',
+        });
+        await insertRoute(transaction, {
+          model_id: id,
+          provider_id: 1,
+          upstream_model: `filler-${model}`,
+          origin: 'admin',
+        });
+      }
+    });
+    const page = '/api/admin/models?limit=100&after=3000';
+    // The first reads the catalog anew.
+    await ask(adminKey, 'GET', page);
+    let fastest = Number.POSITIVE_INFINITY;
+    for (let round = 0; round < 5; round += 1) {
+      const start = performance.now();
+      expect((await ask(adminKey, 'GET', page)).body.data).toHaveLength(100);
+      fastest = Math.min(fastest, performance.now() - start);
+    }
+    expect(fastest).toBeLessThan(50);
   });
 });

@@ -230,6 +230,12 @@ const downloadViewFields = z.object({
 });
 export const downloadView = withTexts(downloadViewFields).meta({ title: 'Download' });
 
+/** Which rows of a list are wanted. */
+export const pageQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(1000).optional().describe('Rows at most; all of them if absent'),
+  after: z.coerce.number().int().min(0).optional().describe('The last id of the page before'),
+});
+
 export const usageQuery = z.object({
   by: z.enum(usageGroupings).optional().describe('Default model'),
   since: z.string().optional().describe('90m, 24h, 7d, 2025-01-31; default 7d'),

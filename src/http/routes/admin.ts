@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
+import { parseInput } from '../../admin/administration.ts';
 import type { Controller } from '../../admin/control.ts';
 import { createKey, keySettings, listKeys, newKey, revokeKey, setKey } from '../../admin/keys.ts';
 import { addModel, listModels, modelSettings, newModel, removeModel, setModel } from '../../admin/models.ts';
@@ -26,6 +27,7 @@ import { reportUsage } from '../../admin/usage.ts';
 import { GatewayError, invalidParameter } from '../../chat/errors.ts';
 import { envelope } from '../../facades/unified.ts';
 import type { KeyRing } from '../../gateway/keys.ts';
+import type { Page } from '../../store/pages.ts';
 import { reportChange } from '../audit.ts';
 import { sendError } from '../errors.ts';
 import { asCallersError, created, idOf } from './admin-answers.ts';
@@ -34,6 +36,7 @@ import {
   createdKey,
   keyView,
   modelView,
+  pageQuery,
   providerView,
   removal,
   routeView,
@@ -70,7 +73,7 @@ interface Resource {
   readonly settings: z.ZodObject;
   /** Bodies that show how it is made and changed. */
   readonly examples: { readonly creation: object; readonly settings: object };
-  list(): Promise<readonly Row[]>;
+  list(page?: Page): Promise<readonly Row[]>;
   create(input: unknown): Promise<Row>;
   change(id: number, input: unknown, version: number): Promise<Row>;
   remove(id: number, version: number): Promise<Removal>;
@@ -107,7 +110,7 @@ function resourcesOf(administration: Controller, keys: KeyRing): readonly Resour
         creation: { key: 'vllm', kind: 'openai', base_url: 'http://127.0.0.1:8001/v1' },
         settings: { max_concurrency: 8 },
       },
-      list: () => listProviders(administration),
+      list: (page) => listProviders(administration, page),
       create: (input) => addProvider(administration, input),
       change: (id, input, version) => setProvider(administration, id, input, version),
       async remove(id, version) {
@@ -125,7 +128,7 @@ function resourcesOf(administration: Controller, keys: KeyRing): readonly Resour
         creation: { title: 'assistant', provider: 'lmstudio', upstream_model: 'qwen/qwen3-8b' },
         settings: { is_featured: true },
       },
-      list: () => listModels(administration),
+      list: (page) => listModels(administration, page),
       create: (input) => addModel(administration, input),
       change: (id, input, version) => setModel(administration, id, input, version),
       async remove(id, version) {
@@ -143,7 +146,7 @@ function resourcesOf(administration: Controller, keys: KeyRing): readonly Resour
         creation: { model: 'qwen/qwen3-8b', provider: 'bailian', upstream_model: 'qwen-plus', priority: 10 },
         settings: { priority: 10 },
       },
-      list: () => listRoutes(administration),
+      list: (page) => listRoutes(administration, undefined, page),
       create: (input) => addRoute(administration, input),
       change: (id, input, version) => setRoute(administration, id, input, version),
       async remove(id, version) {
@@ -159,7 +162,7 @@ function resourcesOf(administration: Controller, keys: KeyRing): readonly Resour
       creation: newKey,
       settings: keySettings,
       examples: { creation: { name: 'laptop', rpm: 60 }, settings: { rpm: 120 } },
-      list: () => listKeys(administration),
+      list: (page) => listKeys(administration, page),
       create: (input) => thenReload(createKey(administration, input)),
       change: (id, input, version) => thenReload(setKey(administration, id, input, version)),
       async remove(id, version) {
@@ -168,6 +171,17 @@ function resourcesOf(administration: Controller, keys: KeyRing): readonly Resour
       },
     },
   ];
+}
+
+/** The rows that a query asks for; where more follow, a header names the last id. @throws AdminError */
+async function readPage(resource: Resource, query: unknown, reply: FastifyReply): Promise<readonly Row[]> {
+  const { limit, after } = parseInput(pageQuery, query);
+  if (limit === undefined) return resource.list({ after });
+  const rows = await resource.list({ after, limit: limit + 1 });
+  if (rows.length <= limit) return rows;
+  const page = rows.slice(0, limit);
+  reply.header('x-next-after', String(page.at(-1)?.id));
+  return page;
 }
 
 const config = { access: 'admin' } as const;
@@ -183,8 +197,14 @@ function registerResource(app: FastifyInstance, resource: Resource): void {
   const noun = name === 'models' ? 'ManagedModel' : one.charAt(0).toUpperCase() + one.slice(1);
   routes.get(
     all,
-    { config, schema: adminDescription(`list${noun}s`, `All ${name}`, 200, z.array(view)) },
-    async () => envelope(await resource.list()),
+    {
+      config,
+      schema: {
+        ...adminDescription(`list${noun}s`, `All ${name}`, 200, z.array(view), 'INVALID_PARAMS'),
+        querystring: pageQuery,
+      },
+    },
+    async (request, reply) => envelope(await readPage(resource, request.query, reply)),
   );
   routes.post(
     all,
@@ -217,8 +237,8 @@ function registerResource(app: FastifyInstance, resource: Resource): void {
     },
     async (request) => {
       const id = idOf(request.params.id);
-      const row = (await resource.list()).find((each) => each.id === id);
-      if (row === undefined) throw new GatewayError('NOT_FOUND');
+      const [row] = await resource.list({ after: id - 1, limit: 1 });
+      if (row?.id !== id) throw new GatewayError('NOT_FOUND');
       return envelope(row);
     },
   );
