@@ -4,9 +4,6 @@
 const everyName = '*';
 
 const deciding: ReadonlySet<string> = new Set([
-  'models',
-  'fallbacks',
-  'fallback_models',
   'engine',
   'deployment',
   'deployment_id',
@@ -25,11 +22,21 @@ const deciding: ReadonlySet<string> = new Set([
   'project',
 ]);
 
-/** Addresses and credentials by any of their names. */
+/** Models, addresses and credentials by any of their names. */
 const decidingPart =
-  /(?:^|_)(?:url|uri|host|endpoint|proxy|api_?(?:base|key|type|version)|access_?(?:key|token)|auth_?token|bearer|authorization|secret|password|credentials?)(?:$|_)/i;
+  /(?:^|_)(?:models?|fallbacks?|url|uri|host|endpoint|proxy|api_?(?:base|key|type|version)|access_?key|(?:access|auth|session|ad)_?token|bearer|authorization|secret|password|credentials?)(?:$|_)/;
 
-const decides = (name: string): boolean => deciding.has(name.toLowerCase()) || decidingPart.test(name);
+/** `baseURL` and `base-url` are `base_url`. */
+const inSnakeCase = (name: string): string =>
+  name
+    .replace(/(?<=[a-z\d])(?=[A-Z])/g, '_')
+    .replace(/[-. ]/g, '_')
+    .toLowerCase();
+
+function decides(name: string): boolean {
+  const plain = inSnakeCase(name);
+  return deciding.has(plain) || decidingPart.test(plain);
+}
 
 /** @param listed the names that a provider's row has, maybe `*` */
 export function passes(listed: readonly string[], name: string): boolean {

@@ -150,13 +150,35 @@ describe('a field that the gateway does not know', () => {
   it('passes * unless it chooses models, addresses or credentials; those are listed singly', async () => {
     const open = await startUpstreams({}, { passthrough: '["*","fallbacks"]' });
     onTestFinished(() => open.close());
-    const held = { models: ['m'], provider: {}, route: 'r', api_base: 'a', base_url: 'b', api_key: 'k' };
-    const body = { model, messages, mirostat: 2, fallbacks: ['m'], ...held };
+    const held = {
+      models: ['m'],
+      provider: {},
+      route: 'r',
+      api_base: 'a',
+      base_url: 'b',
+      api_key: 'k',
+      baseURL: 'b',
+      'base-url': 'b',
+      apiKey: 'k',
+      aws_session_token: 's',
+      azure_ad_token: 's',
+      context_window_fallbacks: [],
+      model_list: [],
+      modelName: 'm',
+    };
+    const free = {
+      mirostat: 2,
+      stop_token_ids: [1],
+      add_bos_token: true,
+      video_urls: [],
+      chat_template_kwargs: {},
+    };
+    const body = { model, messages, ...free, fallbacks: ['m'], ...held };
     const answer = await open.gateway.post('/v1/chat/completions', body);
     expect(answer.status).toBe(200);
     expect(ignoredIn(answer)).toBe(Object.keys(held).join(', '));
     const passed = open.of.openai.server.requests.at(-1)?.body;
-    expect(passed).toMatchObject({ mirostat: 2, fallbacks: ['m'] });
+    expect(passed).toMatchObject({ ...free, fallbacks: ['m'] });
     for (const name of Object.keys(held)) expect(passed).not.toHaveProperty(name);
     const refused = await open.gateway.post('/api/llm/chat', { model, messages, api_key: 'k' });
     expect(refused.status).toBe(400);
