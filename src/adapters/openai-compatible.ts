@@ -13,7 +13,6 @@ import type {
   Target,
 } from '../chat/adapter.ts';
 import type { GatewayError, Lesson } from '../chat/errors.ts';
-import { passes } from '../chat/passthrough.ts';
 import type {
   ChatRequest,
   CompletionRequest,
@@ -40,8 +39,6 @@ import { answerFailure, type Verdict, type WireError } from './wire-errors.ts';
 /**
  * Sent under the name that the unified API has for them. OpenAI itself has no `top_k` and `min_p`, but nearly every
  * local server does, under these names: they are sent, and a server that lacks them answers with a 400 that says so.
- * `repeat_penalty` is not: llama.cpp calls it that, vLLM `repetition_penalty`, and each ignores the other's name
- * without a word. A provider whose `passthrough` lists it gets it.
  */
 const samplingNames = [
   'temperature',
@@ -64,19 +61,13 @@ const chatNames = [
 ] as const satisfies readonly ParameterName[];
 
 const honouredNames: Readonly<Record<GenerationRequest['kind'], ReadonlySet<string>>> = {
-  chat: new Set([...chatNames, 'tools', 'tool_choice', 'response_format', 'reasoning']),
-  completion: new Set(samplingNames),
-};
-const withRepeatPenalty: typeof honouredNames = {
-  chat: new Set([...honouredNames.chat, 'repeat_penalty']),
-  completion: new Set([...honouredNames.completion, 'repeat_penalty']),
+  chat: new Set([...chatNames, 'repeat_penalty', 'tools', 'tool_choice', 'response_format', 'reasoning']),
+  completion: new Set([...samplingNames, 'repeat_penalty']),
 };
 
-const sentOfChat = [...chatNames, 'repeat_penalty'] as const;
-const sentOfCompletion = [...samplingNames, 'repeat_penalty'] as const;
-
-/** Whoever runs the server knows whether it has that name. */
-const takesRepeatPenalty = ({ passthrough = [] }: Target): boolean => passes(passthrough, 'repeat_penalty');
+/** llama.cpp and LM Studio have the one name, vLLM and SGLang the other, and each ignores what it does not know. */
+const repetition = ({ repeat_penalty }: Parameters): object =>
+  repeat_penalty === undefined ? {} : { repeat_penalty, repetition_penalty: repeat_penalty };
 
 /** `reasoning` in OpenAI's words; it has none for "on, as much as you like". */
 const efforts: Readonly<Record<Exclude<Reasoning, 'on'>, string>> = {
@@ -88,8 +79,7 @@ const efforts: Readonly<Record<Exclude<Reasoning, 'on'>, string>> = {
 
 function refuse(request: GenerationRequest, target: Target): GatewayError | undefined {
   const { parameters } = request;
-  const honoured = takesRepeatPenalty(target) ? withRepeatPenalty : honouredNames;
-  const refused = refuseOthers(parameters, honoured[request.kind], target);
+  const refused = refuseOthers(parameters, honouredNames[request.kind], target);
   if (refused !== undefined) return refused;
   if (parameters.reasoning === 'on') {
     return unsupported(target, 'reasoning', '值 on, 可用 off, low, medium 或 high');
@@ -115,7 +105,8 @@ function chat(request: ChatRequest, target: Target) {
   const body = {
     model: target.model,
     messages: wireMessages(request.messages, true),
-    ...pick(parameters, sentOfChat),
+    ...pick(parameters, chatNames),
+    ...repetition(parameters),
     ...lengthLimit(parameters, target),
     // OpenAI itself takes names too, but LM Studio refuses them here, llama.cpp and Ollama do not look at them.
     ...toolsByRequired(parameters),
@@ -132,7 +123,8 @@ function completion(request: CompletionRequest, target: Target) {
   const body = {
     model: target.model,
     prompt,
-    ...pick(parameters, sentOfCompletion),
+    ...pick(parameters, samplingNames),
+    ...repetition(parameters),
     ...streaming(stream, target),
     ...extra,
   };

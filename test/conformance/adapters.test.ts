@@ -65,7 +65,6 @@ describeAdapter({
   adapter: chatCompletions,
   target: { displayName: 'My Server', model: 'some-model' },
   unsupported: {
-    repeat_penalty: 1.1,
     reasoning: 'on',
     context_length: 4096,
     integrations: ['mcp/playwright'],

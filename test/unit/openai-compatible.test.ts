@@ -51,11 +51,20 @@ describe('what is sent', () => {
     expect(body({ top_k: 20, min_p: 0.1 })).toMatchObject({ top_k: 20, min_p: 0.1 });
   });
 
-  it('refuses repeat_penalty, which each server calls something else', () => {
-    expect(chatCompletions.refuse(chat({ repeat_penalty: 1.1 }), target())).toMatchObject({
-      param: 'repeat_penalty',
-      message: expect.stringContaining('My Rig(rig)'),
-    });
+  it('sends repeat_penalty under both names that servers have for it', () => {
+    const both = { repeat_penalty: 1.1, repetition_penalty: 1.1 };
+    expect(chatCompletions.refuse(chat({ repeat_penalty: 1.1 }), target())).toBeUndefined();
+    expect(body({ repeat_penalty: 1.1 })).toMatchObject(both);
+    expect(body({})).not.toHaveProperty('repetition_penalty');
+    const completion = {
+      kind: 'completion',
+      model: 't',
+      prompt: '从前',
+      stream: false,
+      includeProgress: false,
+    } as const;
+    const call = chatCompletions.completion({ ...completion, parameters: { repeat_penalty: 1.1 } }, target());
+    expect(JSON.parse(call.body ?? '')).toMatchObject(both);
   });
 
   it('asks for embeddings as floats, with the dimensions', () => {
