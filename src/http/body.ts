@@ -42,6 +42,9 @@ const decoders: ReadonlyMap<string, () => Transform> = new Map([
 
 const takenEncodings = [...decoders.keys()].filter((name) => !name.startsWith('x-')).join(', ');
 
+/** What a body may be, for those who send another. */
+export const takenBodies = `请求体须为 application/json, content-encoding 可用 ${takenEncodings}`;
+
 /** @throws GatewayError UNSUPPORTED_MEDIA_TYPE; undefined where nothing is encoded */
 function decoderOf(header: string | undefined): Transform | undefined {
   const encoding = header?.trim().toLowerCase() ?? '';
@@ -49,7 +52,7 @@ function decoderOf(header: string | undefined): Transform | undefined {
   const create = decoders.get(encoding);
   if (create !== undefined) return create();
   throw new GatewayError('UNSUPPORTED_MEDIA_TYPE', {
-    detail: `content-encoding 仅支持 ${takenEncodings}`,
+    detail: takenBodies,
     acceptEncoding: takenEncodings,
   });
 }

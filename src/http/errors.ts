@@ -10,12 +10,12 @@ import { GatewayError } from '../chat/errors.ts';
 import { openaiError } from '../facades/openai.ts';
 import { errorEnvelope } from '../facades/unified.ts';
 import { wrongPathError, wrongPathOf } from '../facades/wrong-path.ts';
+import { takenBodies } from './body.ts';
 import { callHeaders } from './headers.ts';
 
 /** Fastify's own refusals, by its error code. */
 const byCode: Readonly<Record<string, () => GatewayError>> = {
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: () =>
-    new GatewayError('UNSUPPORTED_MEDIA_TYPE', { detail: '请求体须为 application/json' }),
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: () => new GatewayError('UNSUPPORTED_MEDIA_TYPE', { detail: takenBodies }),
   FST_ERR_CTP_BODY_TOO_LARGE: () => new GatewayError('PAYLOAD_TOO_LARGE'),
   FST_ERR_CTP_EMPTY_JSON_BODY: () => new GatewayError('INVALID_PARAMS', { detail: '请求体为空' }),
   FST_ERR_CTP_INVALID_JSON_BODY: () =>

@@ -314,7 +314,7 @@ describe('a body', () => {
       expect([answer.status, ...(await refusalOf(answer))]).toEqual([
         415,
         'UNSUPPORTED_MEDIA_TYPE',
-        '不支持的媒体类型:请求体须为 application/json',
+        expect.stringMatching(/^不支持的媒体类型:请求体须为 application\/json, content-encoding 可用 gzip, /),
       ]);
     },
   );
