@@ -110,7 +110,7 @@ export async function buildApp(deps: AppDependencies): Promise<App> {
     // Receiving only: streams are not cut. Node swaps the two if the headers' limit is the longer one.
     requestTimeout: 60_000,
     keepAliveTimeout: 75_000,
-    // Node would refuse a request without Host in its own words; see access.ts.
+    // Node would refuse a request without Host in its own words; see origins.ts.
     http: {
       headersTimeout: 20_000,
       connectionsCheckingInterval: 5000,

@@ -173,6 +173,25 @@ describe('the command line', () => {
     expect(readRows(await other.cli('providers', 'list', '--json'))).toContainEqual(studio);
   });
 
+  it('keeps the request fields that a provider is passed, and forgets them on none', async () => {
+    const { cli } = runner();
+    const at = ['--kind', 'openai', '--base-url', 'http://127.0.0.1:9/v1'];
+    const added = await cli(
+      'providers',
+      'add',
+      'rig',
+      ...at,
+      '--passthrough',
+      ' grammar, mirostat,',
+      '--json',
+    );
+    expect(JSON.parse(added.stdout)).toMatchObject({ key: 'rig', passthrough: ['grammar', 'mirostat'] });
+    expect((await cli('providers', 'set', 'rig', '--passthrough', 'none')).code).toBe(0);
+    expect(readRows(await cli('providers', 'list', '--json'))).toContainEqual(
+      expect.objectContaining({ key: 'rig', passthrough: [] }),
+    );
+  });
+
   it('says by its exit code whether a provider answers', async () => {
     const studio = await simulator();
     const { cli } = runner({ LMSTUDIO_BASE_URL: studio.url });
