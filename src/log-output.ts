@@ -1,5 +1,5 @@
 /** Where log lines go: stdout, by the block, never at the price of an answer or of the process's end. Knows no line's words. */
-import { constants, openSync, writeSync } from 'node:fs';
+import { constants, fstatSync, openSync, writeSync } from 'node:fs';
 
 /** Lines are written together from this length on: a write per line would cost every request 18 us. Characters. */
 const blockLength = 16_000;
@@ -89,14 +89,16 @@ export class LogOutput {
 }
 
 /**
- * Stdout, such that a write to it never waits for who reads it. Node makes a pipe so once `process.stdout` was asked for; a terminal,
- * which a person may halt, is opened a second time. Files are always ready.
+ * Stdout, such that a write to it never waits for who reads it. A pipe and a terminal, which a person may halt, are opened a second
+ * time: whether writes wait is told to all that share an opened one, and every child of Node that inherits it has them wait again.
+ * A socket cannot be opened so; Node has its writes not wait once `process.stdout` was asked for. Files are always ready.
  */
 export function stdoutDescriptor(): number {
-  if (process.stdout.isTTY !== true) return process.stdout.fd;
+  const { fd, isTTY } = process.stdout;
+  if (isTTY !== true && !fstatSync(fd).isFIFO()) return fd;
   try {
     return openSync('/dev/stdout', constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
   } catch {
-    return process.stdout.fd;
+    return fd;
   }
 }

@@ -1,8 +1,10 @@
 /** A gateway whose log nobody takes: it serves, it counts what it drops, it ends. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { openSync } from 'node:fs';
+import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
@@ -49,9 +51,9 @@ async function start(
 }
 
 /** Calls that fail, with a line each; a long name makes the line long. */
-async function fill(url: string): Promise<void> {
+async function fill(url: string, batches = 70): Promise<void> {
   const body = JSON.stringify({ model: 'm'.repeat(60), messages: [{ role: 'user', content: 'hi' }] });
-  for (let batch = 0; batch < 70; batch += 1) {
+  for (let batch = 0; batch < batches; batch += 1) {
     await Promise.all(
       Array.from({ length: 200 }, () =>
         fetch(`${url}/api/llm/chat`, {
@@ -90,3 +92,31 @@ it.each([
   },
   90_000,
 );
+
+/** The writing end of a pipe whose reading end is open and takes nothing. */
+function unreadPipe(): number {
+  const folder = mkdtempSync(path.join(tmpdir(), 'log-'));
+  const file = path.join(folder, 'pipe');
+  spawnSync('mkfifo', [file]);
+  const reader = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  const writer = openSync(file, constants.O_WRONLY);
+  onTestFinished(() => {
+    closeSync(reader);
+    closeSync(writer);
+    rmSync(folder, { recursive: true });
+  });
+  return writer;
+}
+
+it('serves and ends where another program makes the pipe that both write to wait again', async () => {
+  const pipe = unreadPipe();
+  const { child, url } = await start(pipe);
+  // Node has a child's inherited stdout wait, for all who share it.
+  spawnSync('true', { stdio: ['ignore', pipe, 'ignore'] });
+  // 400 lines of 250 characters are more than the 64 KiB that a pipe holds.
+  await fill(url, 2);
+  expect((await fetch(`${url}/healthz`)).status).toBe(200);
+  const ended = once(child, 'exit');
+  child.kill('SIGTERM');
+  expect(await ended).toEqual([0, null]);
+}, 40_000);
