@@ -1,16 +1,16 @@
 /** What an upstream's refusals teach about how a model must be asked, and that it is asked so from then on. */
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { z } from 'zod';
 import { faults } from '../simulators/faults.ts';
 import { startUpstreams, type Upstreams } from './upstreams.ts';
 
 let upstreams: Upstreams;
-beforeAll(async () => {
+// A gateway for each test: what one teaches, the next would know.
+beforeEach(async () => {
   // What is learnt costs no retry.
   upstreams = await startUpstreams({ UPSTREAM_MAX_RETRIES: '0' });
 });
-afterAll(() => upstreams.close());
-beforeEach(() => upstreams.reset());
+afterEach(() => upstreams.close());
 
 const asked = (): readonly Record<string, unknown>[] =>
   upstreams.of.openai.server.requests
